@@ -1,0 +1,95 @@
+"""How fast are 1,000 draws for each of 2,000 observations? skbi and sbi side by side.
+
+Both learn the two moons problem (two parameters, uniform prior) from the same 5,000 pairs, then
+draw in the same process, in turns. sbi draws in its two ways: all observations in batches
+(`sample_batched`), and one at a time (`sample`; 50 observations are timed and scaled). Both reject
+draws outside the prior; skbi has none to reject.
+
+    pip install -c tests/constraints.txt -e ".[bench]"
+    python examples/benchmarks/sampling_rate.py
+"""
+
+import resource
+import time
+
+import numpy as np
+import torch
+from sbi.inference import NPE
+from sbi.utils import BoxUniform
+from scipy import stats
+
+from skbi import JointPrior, NPEEstimator
+
+N_OBSERVATIONS, N_DRAWS, N_ALONE, N_TURNS = 2000, 1000, 50, 3
+
+
+def two_moons(theta, rng):
+    """Simulate the two moons of the SBI benchmark, (n, 2)."""
+    angle, radius = (
+        rng.uniform(-np.pi / 2, np.pi / 2, len(theta)),
+        rng.normal(0.1, 0.01, len(theta)),
+    )
+    crescent = radius * np.array([np.cos(angle), np.sin(angle)]) + [[0.25], [0]]
+    shift = np.array([-np.abs(theta.sum(axis=1)), theta[:, 1] - theta[:, 0]]) / np.sqrt(2)
+    return (crescent + shift).T
+
+
+def timed(draw):
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    draw()
+    return time.perf_counter() - start
+
+
+def peak_memory():
+    """Return this process's peak memory so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    """Fit both, draw in turns, print rates."""
+    prior = JointPrior({"a": stats.uniform(-1, 2), "b": stats.uniform(-1, 2)})
+    rng = np.random.default_rng(0)
+    theta = prior.sample(5000 + N_OBSERVATIONS, random_state=rng)
+    X = two_moons(theta, rng)
+    X_obs = X[5000:]
+    npe = NPEEstimator(prior=prior, random_state=0).fit(theta[:5000], X[:5000])
+
+    torch.manual_seed(0)
+    trainer = NPE(BoxUniform(-torch.ones(2), torch.ones(2)), show_progress_bars=False)
+    pairs = (torch.as_tensor(a[:5000], dtype=torch.float32) for a in (theta, X))
+    trainer.append_simulations(*pairs).train(max_num_epochs=30)
+    posterior = trainer.build_posterior()
+    x_obs = torch.as_tensor(X_obs, dtype=torch.float32)
+
+    def alone():
+        for x in x_obs[:N_ALONE]:
+            posterior.sample((N_DRAWS,), x=x, show_progress_bars=False)
+
+    ways = {
+        "skbi sample_posterior": lambda: npe.sample_posterior(X_obs, N_DRAWS),
+        "sbi sample_batched": lambda: posterior.sample_batched(
+            (N_DRAWS,), x=x_obs, show_progress_bars=False
+        ),
+        "sbi sample": alone,
+    }
+    npe.sample_posterior(X_obs[:10], N_DRAWS)  # both are warm
+    posterior.sample_batched((N_DRAWS,), x=x_obs[:10], show_progress_bars=False)
+    before = peak_memory()
+    npe.sample_posterior(X_obs, N_DRAWS)
+    print(f"memory that skbi's draws took at their peak: {peak_memory() - before:.0f} MB")
+
+    seconds = {name: [] for name in ways}
+    for _ in range(N_TURNS):
+        for name, draw in ways.items():
+            seconds[name].append(timed(draw))
+    first = None
+    for name, times in seconds.items():
+        n_observations = N_ALONE if name == "sbi sample" else N_OBSERVATIONS
+        rate = n_observations * N_DRAWS / np.median(times)
+        first = first or rate
+        print(f"{name:22} {rate:10,.0f} draws/s, {first / rate:6.1f} times slower than skbi")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""skbi: simulation-based inference with the scikit-learn API."""
+
+from skbi.npe import NPEEstimator
+from skbi.priors import JointPrior, Prior
+from skbi.simulators import DoubleMoonSimulator, simulate
+
+__all__ = ["DoubleMoonSimulator", "JointPrior", "NPEEstimator", "Prior", "simulate"]
+
+__version__ = "0.1.0"

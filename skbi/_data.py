@@ -1,0 +1,250 @@
+"""The only file that knows what an X is: vectors, sets, ragged sets, missing entries; one form.
+
+n observations become one block of points (N, d) and, for sets, the n sizes with sum N. A ragged
+batch therefore costs what its points cost; padding is dropped here and never seen again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import _get_feature_names
+from torch import Tensor
+
+__all__ = ["Packed", "as_table", "pack", "pack_observations"]
+
+_KINDS = {2: "vectors (n, d)", 3: "sets (n, S, d), or a list of n arrays (S_i, d)"}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """n observations in packed form.
+
+    Attributes
+    ----------
+    points : ndarray, shape (N, d)
+        One row an observation (vectors) or a point (sets, one set after another).
+    sizes : ndarray of int, shape (n,), or None
+        Points of each set; None for vectors.
+    """
+
+    points: NDArray[np.float64]
+    sizes: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.points) if self.sizes is None else len(self.sizes)
+
+    @property
+    def n_axes(self) -> int:
+        """Number of axes of the X this came from: 2 for vectors, 3 for sets."""
+        return 2 if self.sizes is None else 3
+
+    def __getitem__(self, rows: slice) -> Packed:
+        if self.sizes is None:
+            return Packed(self.points[rows])
+        edges = np.concatenate([[0], np.cumsum(self.sizes)])
+        start, stop, _ = rows.indices(len(self))
+        return Packed(self.points[edges[start] : edges[stop]], self.sizes[rows])
+
+    def blocks(self, n_points: int) -> Iterator[slice]:
+        """Cut into runs of whole observations of at most ``n_points`` points (or one of more)."""
+        edges = np.arange(1, len(self) + 1) if self.sizes is None else np.cumsum(self.sizes)
+        start = used = 0
+        while start < len(self):
+            stop = max(start + 1, int(np.searchsorted(edges, used + n_points, side="right")))
+            yield slice(start, stop)
+            start, used = stop, int(edges[stop - 1])
+
+    def tensors(self, points: NDArray[np.float64], like: Tensor) -> Batch:
+        """Move to the type and device of ``like``, with scaled ``points`` for the raw ones."""
+        sizes = None if self.sizes is None else torch.as_tensor(self.sizes, device=like.device)
+        return Batch(torch.as_tensor(points).to(like), sizes)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed observations as tensors: points (N, d) and, for sets, sizes (n,).
+
+    ``totals`` are the sizes of the whole sets when ``points`` are a random part of them.
+    """
+
+    points: Tensor
+    sizes: Tensor | None = None
+    totals: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.points) if self.sizes is None else len(self.sizes)
+
+
+class Indexer:
+    """Takes minibatches from a `Batch` by index, whole sets or a random part of each.
+
+    Points are shuffled within their sets once, so that a run of neighbours is a random part.
+    """
+
+    def __init__(self, batch: Batch, rng: np.random.Generator) -> None:
+        self.batch, self.rng = batch, rng
+        if batch.sizes is not None:
+            owner = np.repeat(np.arange(len(batch)), batch.sizes.cpu())
+            order = np.lexsort((rng.random(len(owner)), owner))
+            points = batch.points[torch.as_tensor(order, device=batch.points.device)]
+            self.batch = Batch(points, batch.sizes)
+            self.starts = batch.sizes.cumsum(0) - batch.sizes
+
+    def take(self, rows: Tensor, fraction: float = 1.0) -> Batch:
+        """Observations ``rows``, of sets a random ``fraction`` of the points (at least one)."""
+        points, totals = self.batch.points, self.batch.sizes
+        if totals is None:
+            return Batch(points[rows])
+        totals = totals[rows]
+        sizes = (totals * fraction).ceil().long()
+        first = sizes.cumsum(0) - sizes
+        offset = torch.arange(int(sizes.sum()), device=points.device) - repeat(first, sizes)
+        if fraction < 1:
+            offset = (offset + int(self.rng.integers(2**31))) % repeat(totals, sizes)
+        return Batch(points[repeat(self.starts[rows], sizes) + offset], sizes, totals)
+
+
+def repeat(values: Tensor, sizes: Tensor) -> Tensor:
+    """Hand each set's value (n, ...) to its points (N, ...)."""
+    return values.repeat_interleave(sizes, dim=0)
+
+
+def as_table(values: Any, name: str) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
+    """Return a 2-D float64 array and, for a DataFrame, its column names."""
+    table = _as_floats(values, name)
+    if table.ndim != 2:
+        hint = " Use reshape(-1, 1) for a single column." if table.ndim == 1 else ""
+        hint += " Are theta and X swapped? It is fit(theta, X)." if table.ndim == 3 else ""
+        raise ValueError(f"{name} must have shape (n, p); got shape {table.shape}.{hint}")
+    return table, _get_feature_names(values)
+
+
+def pack(X: Any, *, missing: str = "error") -> Packed:
+    """Pack a batch of observations.
+
+    Parameters
+    ----------
+    X : array-like, shape (n, d) or (n, S, d), or a list, tuple or object array of n arrays
+        Vectors, sets, or ragged sets (S_i, d). Rows of a set that are all NaN mean "no point here".
+    missing : {"error", "mask"}
+        What to do about NaN inside a present row.
+
+    Returns
+    -------
+    Packed
+
+    Raises
+    ------
+    ValueError
+        On infinite values, on NaN (unless masked), on empty sets; rows and columns are named.
+    """
+    if _is_ragged(X):
+        packed = _pack_sets([_as_floats(x, f"X[{i}]") for i, x in enumerate(X)])
+    else:
+        array = _as_floats(X, "X")
+        if array.ndim not in _KINDS:
+            raise ValueError(
+                f"X must be {_KINDS[2]} or {_KINDS[3]}; got shape {array.shape}."
+                + (" Use reshape(-1, 1) for a single feature." if array.ndim == 1 else "")
+            )
+        packed = Packed(array) if array.ndim == 2 else _pack_sets(array)
+    _check_finite(packed, missing)
+    return packed
+
+
+def pack_observations(X: Any, n_axes: int, *, missing: str = "error") -> tuple[Packed, bool]:
+    """Pack one observation or many, told apart by the number of axes that `fit` saw.
+
+    Returns
+    -------
+    packed : Packed
+    single : bool
+        Whether X was one observation (one axis fewer than in `fit`).
+    """
+    single = False
+    if not _is_ragged(X):
+        array = _as_floats(X, "X")
+        single = array.ndim == n_axes - 1 and not isinstance(X, list | tuple)
+        if not single and array.ndim != n_axes:
+            raise ValueError(
+                f"This estimator was fitted on {_KINDS[n_axes]}; got shape {array.shape}. Pass a "
+                f"batch with {n_axes} axes, or one observation as an array with {n_axes - 1}."
+            )
+        X = array[None] if single else X
+    packed = pack(X, missing=missing)
+    if packed.n_axes != n_axes:
+        raise ValueError(
+            f"This estimator was fitted on {_KINDS[n_axes]}; got {_KINDS[packed.n_axes]}."
+        )
+    return packed, single
+
+
+def _is_ragged(X: Any) -> bool:
+    """Whether X is a sequence of separate sets rather than one array."""
+    if isinstance(X, np.ndarray):
+        return X.dtype == object and X.ndim == 1
+    return isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) == 2
+
+
+def _as_floats(values: Any, name: str) -> NDArray[np.float64]:
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name} is sparse; skbi needs a dense array: pass {name}.toarray().")
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "buifO":
+            raise TypeError(f"its dtype is {array.dtype}")
+        return np.asarray(array, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers; {error}.") from error
+
+
+def _pack_sets(sets: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Packed:
+    widths = {x.shape[1:] for x in sets}
+    if len(sets) and (len(widths) != 1 or sets[0].ndim != 2):
+        raise ValueError(
+            "Every set must be an array (S_i, d) with the same d; got shapes "
+            f"{[x.shape for x in sets[:5]]}... A set of numbers is an array (S_i, 1)."
+        )
+    if isinstance(sets, np.ndarray):
+        points = sets.reshape(-1, sets.shape[2])
+        sizes = np.full(len(sets), sets.shape[1])
+    else:
+        points = np.concatenate(sets) if len(sets) else np.empty((0, 1))
+        sizes = np.array([len(x) for x in sets], dtype=np.int64)
+    absent = np.isnan(points).all(axis=1)
+    if absent.any():
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        points, sizes = points[~absent], np.bincount(owner[~absent], minlength=len(sizes))
+    if (sizes == 0).any():
+        raise ValueError(
+            f"Every set needs at least one point; sets {np.flatnonzero(sizes == 0)[:5].tolist()} "
+            "have none (all-NaN rows mean 'no point here')."
+        )
+    return Packed(points, sizes.astype(np.int64))
+
+
+def _check_finite(packed: Packed, missing: str) -> None:
+    bad = np.isinf(packed.points) if missing == "mask" else ~np.isfinite(packed.points)
+    if not bad.any():
+        return
+    infinite = np.isinf(packed.points)
+    rows, columns = np.nonzero(infinite if infinite.any() else bad)
+    where = rows
+    if packed.sizes is not None:
+        where = np.searchsorted(np.cumsum(packed.sizes), rows, side="right")
+    if infinite.any():
+        raise ValueError(
+            f"X has infinite values, first in row {where[0]}, column {columns[0]}. Remove or "
+            "transform them."
+        )
+    raise ValueError(
+        f"X has missing values (NaN) in rows {np.unique(where)[:5].tolist()}, first in column "
+        f"{columns[0]}. Impute them, drop the rows knowing why they are missing, or use "
+        "missing='mask' to let the network know which entries are missing."
+    )

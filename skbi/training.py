@@ -1,0 +1,228 @@
+"""The one fit loop: minimise the mean of -log q by AdamW under a warm-up and cosine schedule."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+__all__ = ["History", "Schedule", "seeded", "train"]
+
+_INITIALISING = threading.Lock()
+_WARM_UP = 0.1  # share of the steps over which the learning rate rises
+_MAX_NORM = 1.0  # of the gradient
+_EVALUATE = 500  # validation pairs evaluated at a time
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    max_iter: int
+    n_iter_no_change: int
+    tol: float
+    parts: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+
+    def part(self, epoch: int) -> float:
+        """Share of each set's points to read: ``parts`` holds (up to this share of epochs, it)."""
+        return next(part for upto, part in self.parts if epoch < upto * self.max_iter)
+
+
+@dataclass
+class History:
+    """What a training run reports: one entry an epoch, scores only with validation rows."""
+
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    best_score: float = -math.inf
+
+    @property
+    def n_iter(self) -> int:
+        """Epochs run."""
+        return len(self.loss_curve)
+
+
+@contextmanager
+def seeded(rng: np.random.Generator) -> Iterator[None]:
+    """Initialise modules from ``rng``; torch's global generator is put back as it was."""
+    with _INITIALISING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        yield
+
+
+def train(
+    module: nn.Module,
+    loss: Callable[[Tensor, float], Tensor],
+    rows: Tensor,
+    validation_rows: Tensor | None,
+    schedule: Schedule,
+    rng: np.random.Generator,
+    *,
+    decayed: Sequence[Tensor] = (),
+    progress: str | None = None,
+) -> History:
+    """Train ``module`` in place and leave it with its best weights.
+
+    Parameters
+    ----------
+    module : Module
+        What to train.
+    loss : callable
+        ``loss(rows, part)`` is -log q of those training pairs, (len(rows),), reading that part of
+        each set's points.
+    rows : Tensor of int
+        The training pairs.
+    validation_rows : Tensor of int or None
+        The pairs that choose the best weights and stop training early; None for neither.
+    schedule : Schedule
+    rng : Generator
+        Orders the minibatches.
+    decayed : sequence of Tensor
+        The weights of ``module`` that weight decay shrinks.
+    progress : str, optional
+        Show a progress bar with this label and both losses.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is no longer finite.
+    """
+    optimizer = _optimizer(module, decayed, schedule)
+    run = _Run(module, optimizer, loss, rows, validation_rows, schedule, rng)
+    bar = tqdm(range(schedule.max_iter), desc=progress, unit="epoch", disable=progress is None)
+    try:
+        for epoch in bar:
+            run.epoch(epoch)
+            bar.set_postfix_str(run.summary())
+            if run.stuck():
+                break
+    except KeyboardInterrupt:
+        if not run.history.loss_curve:
+            raise
+        warnings.warn(
+            f"Training was interrupted after {run.history.n_iter} epochs; the best weights so far "
+            "are kept. Fit with warm_start=True to continue.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    finally:
+        bar.close()
+        module.load_state_dict(run.best)
+        module.eval()
+    return run.history
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Callable[[Tensor, float], Tensor],
+        rows: Tensor,
+        validation_rows: Tensor | None,
+        schedule: Schedule,
+        rng: np.random.Generator,
+    ) -> None:
+        self.module, self.optimizer, self.loss = module, optimizer, loss
+        self.schedule, self.rng = schedule, rng
+        self.rows, self.validation_rows = rows, validation_rows
+        self.history, self.best, self.waited = History(), _copy(module), 0
+        n_steps = schedule.max_iter * math.ceil(len(rows) / schedule.batch_size)
+        self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(_rate, n_steps))
+
+    def epoch(self, epoch: int) -> None:
+        """Go once through the training pairs, then look at the validation pairs."""
+        part, previous = self.schedule.part(epoch), self.schedule.part(max(epoch - 1, 0))
+        self.module.train()
+        self.history.loss_curve.append(self._learn(part))
+        self.module.eval()
+        if self.validation_rows is None:
+            self.best = _copy(self.module)
+            return
+        if part != previous:  # scores on other parts of the sets do not compare
+            self.history.best_score, self.waited = -math.inf, 0
+        score = self._score(part)
+        self.history.validation_scores.append(score)
+        self.waited = 0 if score > self.history.best_score + self.schedule.tol else self.waited + 1
+        if score > self.history.best_score:
+            self.history.best_score, self.best = score, _copy(self.module)
+
+    def stuck(self) -> bool:
+        """Whether the score on whole sets has stopped improving."""
+        whole = self.schedule.part(self.history.n_iter - 1) == 1
+        return whole and self.waited >= self.schedule.n_iter_no_change
+
+    def summary(self) -> str:
+        """Describe the last epoch for the progress bar."""
+        text = f"train loss {self.history.loss_curve[-1]:.3f}"
+        scores = self.history.validation_scores
+        return text + (f", validation loss {-scores[-1]:.3f}" if scores else "")
+
+    def _learn(self, part: float) -> float:
+        total = torch.zeros((), device=self.rows.device)
+        order = torch.as_tensor(self.rng.permutation(len(self.rows)), device=self.rows.device)
+        for batch in self.rows[order].split(self.schedule.batch_size):
+            losses = self.loss(batch, part)
+            self.optimizer.zero_grad()
+            losses.mean().backward()
+            nn.utils.clip_grad_norm_(self.module.parameters(), _MAX_NORM)
+            self.optimizer.step()
+            self.rate.step()
+            total += losses.detach().sum()
+        return _finite(float(total) / len(self.rows))
+
+    @torch.no_grad()
+    def _score(self, part: float) -> float:
+        losses = [self.loss(rows, part) for rows in self.validation_rows.split(_EVALUATE)]
+        return _finite(-float(torch.cat(losses).mean()))
+
+
+def _optimizer(
+    module: nn.Module, decayed: Sequence[Tensor], schedule: Schedule
+) -> torch.optim.Optimizer:
+    shrinks = {id(w) for w in decayed}
+    groups = [
+        {"params": decayed, "weight_decay": schedule.weight_decay},
+        {"params": [w for w in module.parameters() if id(w) not in shrinks], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+
+
+def _rate(n_steps: int, step: int) -> float:
+    """Learning rate at a step, relative to its maximum: a linear rise, then half a cosine."""
+    rise = max(1.0, _WARM_UP * n_steps)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, n_steps - rise))))
+
+
+def _finite(value: float) -> float:
+    if math.isfinite(value):
+        return value
+    raise FloatingPointError(
+        "The training loss is no longer finite. Lower learning_rate_init, or look for extreme "
+        "values in theta and X: a transformation such as log may be needed."
+    )
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

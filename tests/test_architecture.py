@@ -1,0 +1,66 @@
+"""The tree is the dependency order: each file of skbi imports only what stands above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import skbi
+
+PACKAGE = Path(skbi.__file__).parent
+# what each file may import from skbi, and of the outside what only it (or few) may
+INSIDE = {
+    "_data": set(),
+    "priors": set(),
+    "simulators": {"priors"},
+    "networks": set(),
+    "flows": {"networks"},
+    "training": set(),
+    "base": {"_data", "priors", "simulators", "networks", "flows", "training"},
+    "npe": {"_data", "priors", "simulators", "networks", "flows", "training", "base"},
+}
+OUTSIDE = {
+    "_data": {"numpy", "torch", "sklearn"},
+    "priors": {"numpy", "scipy"},
+    "simulators": {"numpy", "scipy", "sklearn", "joblib"},
+    "networks": {"torch"},
+    "flows": {"numpy", "torch"},
+    "training": {"numpy", "torch", "sklearn", "tqdm"},
+}
+STANDARD = {
+    "__future__", "abc", "collections", "contextlib", "dataclasses", "functools", "itertools",
+    "math", "numbers", "threading", "typing", "warnings",
+}  # fmt: skip
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_every_file_is_in_the_table():
+    assert {f.stem for f in PACKAGE.glob("*.py")} == {"__init__", *INSIDE}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_imports_point_upwards(name):
+    found = set(imports(PACKAGE / f"{name}.py"))
+    inside = {module.split(".")[1] for module in found if module.startswith("skbi.")}
+    outside = {module.split(".")[0] for module in found if not module.startswith("skbi")}
+    assert inside <= INSIDE[name]
+    if name in OUTSIDE:
+        assert outside <= OUTSIDE[name] | STANDARD
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_every_file_is_tested(name):
+    assert (Path(__file__).parent / f"test_{name.strip('_')}.py").exists()
+
+
+def test_public_names_are_documented_with_an_example():
+    for name in skbi.__all__:
+        if name != "Prior":
+            assert ">>>" in getattr(skbi, name).__doc__, name

@@ -1,0 +1,363 @@
+"""What every estimator owes a user of scikit-learn, and the maps between units."""
+
+import copy
+import io
+import pickle
+
+import cloudpickle
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.utils._param_validation import InvalidParameterError
+
+from skbi import JointPrior, NPEEstimator
+from skbi.base import FeatureMap, ParameterMap, make_flow
+from skbi.flows import NeuralSplineFlow, RealNVP
+
+QUICK = {"max_iter": 3, "n_transforms": 2, "hidden_layer_sizes": (8,), "random_state": 0}
+PRIOR = JointPrior({"a": stats.uniform(-1, 2), "b": stats.halfnorm()})
+
+
+def pairs(n=200, prior=PRIOR, seed=0):
+    theta = prior.sample(n, random_state=seed)
+    return theta, theta + 0.1 * np.random.default_rng(seed).normal(size=theta.shape)
+
+
+def sets(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    theta = PRIOR.sample(n, random_state=seed)
+    sizes = rng.integers(1, 9, n)
+    X = np.empty(n, dtype=object)
+    X[:] = [t + 0.1 * rng.normal(size=(s, 2)) for t, s in zip(theta, sizes, strict=True)]
+    return theta, X
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return NPEEstimator(prior=PRIOR, **QUICK).fit(*pairs())
+
+
+# ---- the maps
+
+
+@pytest.mark.parametrize("prior", [PRIOR, None], ids=["prior", "no prior"])
+@given(seed=st.integers(0, 999))
+def test_the_parameter_map_is_invertible_and_knows_its_determinant(prior, seed):
+    theta = 0.9 * PRIOR.sample(50, random_state=seed)
+    mapping = ParameterMap.fit(prior, theta)
+    z, log_det = mapping.forward(theta)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(z.std(axis=0), 1)
+    np.testing.assert_allclose(mapping.inverse(z), theta, atol=1e-8)
+    step = 1e-6
+    slopes = [mapping.forward(theta + step * e)[0] - mapping.forward(theta - step * e)[0]
+              for e in np.eye(2)]  # fmt: skip
+    jacobian = np.stack(slopes, axis=-1) / (2 * step)
+    np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=1e-3)
+
+
+@given(seed=st.integers(0, 999), scale=st.sampled_from([1e-9, 1.0, 1e9]))
+def test_features_are_standardised_column_by_column(seed, scale):
+    points = 5 * scale + scale * np.random.default_rng(seed).normal(size=(30, 3))
+    x = FeatureMap.fit(points, mask=False).forward(points)
+    np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(x.std(axis=0), 1)
+
+
+def test_a_constant_feature_becomes_zero():
+    x = FeatureMap.fit(np.full((5, 1), 0.1), mask=False).forward(np.full((2, 1), 0.1))
+    np.testing.assert_allclose(x, 0, atol=1e-12)
+
+
+def test_a_masked_feature_becomes_its_mean_and_a_column_says_so():
+    points = np.array([[1.0, np.nan], [3.0, 4.0], [np.nan, 6.0]])
+    mapping = FeatureMap.fit(points, mask=True)
+    x = mapping.forward(points)
+    assert x.shape == (3, mapping.width) == (3, 4)
+    np.testing.assert_array_equal(x[:, 2:], np.isnan(points))
+    np.testing.assert_allclose(x[:, :2], [[-1, 0], [1, -1], [0, 1]])
+
+
+def test_one_parameter_always_gets_splines():
+    assert isinstance(make_flow("realnvp", 1, 3), NeuralSplineFlow)
+    assert isinstance(make_flow("realnvp", 2, 3), RealNVP)
+    assert isinstance(make_flow("spline", 2, 3), NeuralSplineFlow)
+
+
+# ---- scikit-learn
+
+
+def test_the_constructor_stores_what_it_is_given():
+    options = {"hidden_layer_sizes": [7, 7], "prior": PRIOR, "batch_size": 3, "flow": "anything"}
+    npe = NPEEstimator(**options)
+    assert all(npe.get_params()[name] is value for name, value in options.items())
+    assert vars(clone(npe)).keys() == npe.get_params().keys()
+    with pytest.raises(TypeError):
+        NPEEstimator(PRIOR)
+
+
+@pytest.mark.parametrize("data", [pairs, sets])
+def test_grid_search_by_position(data):
+    search = GridSearchCV(NPEEstimator(prior=PRIOR, **QUICK), {"n_transforms": [1, 2]}, cv=2)
+    theta, X = data()
+    search.fit(theta, X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.score(theta, X) == search.best_estimator_.score(theta, X)
+
+
+def test_cross_validation_and_splitting_of_lists():
+    theta, X = sets()
+    split = train_test_split(theta, list(X), random_state=0)
+    npe = NPEEstimator(prior=PRIOR, **QUICK).fit(split[0], split[2])
+    assert np.isfinite(npe.score(split[1], split[3]))
+    assert len(cross_val_score(NPEEstimator(**QUICK), theta, X, cv=3)) == 3
+
+
+def test_data_frames_give_names():
+    theta, X = pairs()
+    frame = pd.DataFrame(X, columns=["x", "y"])
+    npe = NPEEstimator(**QUICK).fit(pd.DataFrame(theta, columns=["a", "b"]), frame)
+    assert npe.feature_names_in_.tolist() == ["x", "y"]
+    assert npe.parameter_names_in_.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(npe.log_prob(theta, frame), npe.log_prob(theta, frame))
+    with pytest.raises(ValueError, match="feature names"):
+        npe.log_prob(theta, frame.rename(columns={"x": "z"}))
+
+
+def test_names_come_from_the_prior_or_are_numbered(fitted):
+    assert fitted.parameter_names_in_.tolist() == ["a", "b"]
+    assert fitted.n_parameters_in_ == fitted.n_features_in_ == 2
+    assert not hasattr(fitted, "feature_names_in_")
+    npe = NPEEstimator(**QUICK).fit(*pairs())
+    assert npe.parameter_names_in_.tolist() == ["theta_0", "theta_1"]
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda a: a.astype(np.float32).astype(np.float64),
+        np.asfortranarray,
+        lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: pd.DataFrame(a),
+        np.ndarray.tolist,
+    ],
+)
+def test_layouts_and_types_of_input_do_not_matter(convert):
+    theta, X = (a.astype(np.float32).astype(float) for a in pairs())
+    expected = NPEEstimator(**QUICK).fit(theta, X).log_prob(theta, X)
+    npe = NPEEstimator(**QUICK).fit(convert(theta), convert(X))
+    np.testing.assert_array_equal(npe.log_prob(convert(theta), convert(X)), expected)
+
+
+def test_read_only_integers_are_accepted_and_left_alone():
+    theta, X = (np.round(10 * a).astype(int) for a in pairs())
+    theta.flags.writeable = X.flags.writeable = False
+    before = theta.copy(), X.copy()
+    assert np.isfinite(NPEEstimator(**QUICK).fit(theta, X).score(theta, X))
+    np.testing.assert_array_equal(before, (theta, X))
+
+
+# ---- fitting
+
+
+def test_fitted_attributes_tell_what_happened(fitted):
+    assert fitted.n_iter_ == len(fitted.loss_curve_) == len(fitted.validation_scores_) == 3
+    assert fitted.best_validation_score_ == max(fitted.validation_scores_)
+    assert isinstance(fitted.flow_, RealNVP)
+    assert fitted.summary_net_ is None
+    npe = NPEEstimator(**QUICK, early_stopping=False).fit(*pairs())
+    assert npe.validation_scores_ is None
+    assert npe.best_validation_score_ is None
+
+
+def test_the_validation_score_is_the_score_of_the_validation_pairs():
+    theta, X = pairs(2000)
+    npe = NPEEstimator(prior=PRIOR, **{**QUICK, "max_iter": 20}).fit(theta, X)
+    fresh = pairs(2000, seed=1)
+    spread = npe.log_prob(*fresh).std() / np.sqrt(200)
+    assert abs(npe.score(*fresh) - npe.best_validation_score_) < 5 * spread
+
+
+def test_warm_start_continues():
+    theta, X = pairs(500)
+    npe = NPEEstimator(prior=PRIOR, warm_start=True, **{**QUICK, "max_iter": 10})
+    first = npe.fit(theta, X).score(theta, X)
+    more = [np.vstack([a, b]) for a, b in zip(pairs(500), pairs(300, seed=1), strict=True)]
+    npe.set_params(max_iter=1, learning_rate_init=1e-6).fit(*more)
+    assert npe.n_iter_ == 1
+    assert len(npe.loss_curve_) == 11
+    assert abs(npe.score(theta, X) - first) < 0.01
+    with pytest.raises(ValueError, match="data of the same shape"):
+        npe.fit(theta, X[:, :1])
+    assert abs(npe.score(theta, X) - first) < 0.01
+
+
+def test_warm_start_grows_an_ensemble():
+    npe = NPEEstimator(warm_start=True, **QUICK).fit(*pairs())
+    npe.set_params(n_estimators=3).fit(*pairs())
+    assert len(npe.members_) == 3
+
+
+def test_a_failed_fit_leaves_the_fitted_estimator_usable():
+    theta, X = pairs()
+    npe = NPEEstimator(**QUICK).fit(theta, X)
+    before = npe.log_prob(theta, X)
+    with pytest.raises(ValueError, match="same number of pairs"):
+        npe.fit(theta[:5], X)
+    with pytest.raises(FloatingPointError):
+        npe.set_params(learning_rate_init=1e30).fit(theta, X)
+    np.testing.assert_array_equal(npe.log_prob(theta, X), before)
+
+
+def test_nothing_is_printed_unless_asked(capsys):
+    NPEEstimator(**QUICK).fit(*pairs())
+    assert capsys.readouterr() == ("", "")
+    NPEEstimator(**QUICK, verbose=1).fit(*pairs())
+    assert "validation loss" in capsys.readouterr().err
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("n_estimators", [1, 2])
+@pytest.mark.parametrize("data", [pairs, sets])
+def test_copies_and_files_give_the_same_densities(data, n_estimators):
+    theta, X = data()
+    npe = NPEEstimator(prior=PRIOR, n_estimators=n_estimators, **QUICK).fit(theta, X)
+    file = io.BytesIO()
+    joblib.dump(npe, file)
+    file.seek(0)
+    for twin in (
+        pickle.loads(pickle.dumps(npe)),
+        cloudpickle.loads(cloudpickle.dumps(npe)),
+        copy.deepcopy(npe),
+        joblib.load(file),
+    ):
+        np.testing.assert_array_equal(twin.log_prob(theta, X), npe.log_prob(theta, X))
+        np.testing.assert_array_equal(twin.sample_posterior(X, 3), npe.sample_posterior(X, 3))
+
+
+def test_the_state_holds_arrays_and_no_modules(fitted):
+    def leaves(value):
+        if isinstance(value, dict):
+            for inner in value.values():
+                yield from leaves(inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                yield from leaves(inner)
+        else:
+            yield value
+
+    kinds = {type(leaf) for leaf in leaves(fitted.__getstate__()["members_"])}
+    assert kinds == {np.ndarray}
+    assert not any(isinstance(v, torch.nn.Module) for v in leaves(fitted.__getstate__()))
+
+
+# ---- bad input
+
+GOOD_THETA, GOOD_X = pairs(30)
+
+
+def changed(array, row, column, value):
+    array = array.copy()
+    array[row, column] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("theta", "X", "message"),
+    [
+        (GOOD_THETA[:5], GOOD_X, "same number of pairs; got 5 and 30"),
+        (GOOD_THETA[:1], GOOD_X[:1], "At least 2 training pairs"),
+        (GOOD_THETA[:, 0], GOOD_X, "reshape"),
+        (GOOD_X[:, None], GOOD_THETA, "swapped"),
+        (changed(GOOD_THETA, 4, 1, np.nan), GOOD_X, "theta has NaN.*row 4, column 1"),
+        (changed(GOOD_THETA, 4, 1, np.inf), GOOD_X, "theta has NaN.*row 4, column 1"),
+        (GOOD_THETA, changed(GOOD_X, 3, 0, np.nan), r"missing values.*rows \[3\]"),
+        (GOOD_THETA, changed(GOOD_X, 3, 0, -np.inf), "infinite values, first in row 3"),
+        (changed(GOOD_THETA, 2, 0, 7.0), GOOD_X, r"first row 2.*outside the support of \['a'\]"),
+        (GOOD_THETA[:, :1], GOOD_X, "2 parameters.*theta has 1 columns"),
+        (pd.DataFrame(GOOD_THETA, columns=["b", "a"]), GOOD_X, "not the prior's parameters"),
+        (GOOD_THETA.astype(str), GOOD_X, "real numbers"),
+    ],
+)
+def test_bad_pairs_say_what_is_wrong(theta, X, message):
+    with pytest.raises(ValueError, match=message):
+        NPEEstimator(prior=PRIOR, **QUICK).fit(theta, X)
+
+
+def test_a_constant_parameter_is_refused_without_a_prior():
+    with pytest.raises(ValueError, match="Column 1 of theta is constant"):
+        NPEEstimator(**QUICK).fit(changed(GOOD_THETA, slice(None), 1, 3.0), GOOD_X)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("flow", "maf"),
+        ("n_transforms", 0),
+        ("hidden_layer_sizes", 64),
+        ("hidden_layer_sizes", ()),
+        ("hidden_layer_sizes", (8, 0)),
+        ("n_estimators", 0),
+        ("batch_size", "large"),
+        ("learning_rate_init", 0.0),
+        ("alpha", -1.0),
+        ("max_iter", 0),
+        ("validation_fraction", 1.0),
+        ("n_iter_no_change", 0),
+        ("tol", -1.0),
+        ("missing", "drop"),
+        ("random_state", "seed"),
+        ("device", 0),
+        ("summary", "mean"),
+        ("n_summary_features", 0),
+    ],
+)
+def test_bad_options_are_refused_by_name_before_training(option, value):
+    with pytest.raises(InvalidParameterError, match=option):
+        NPEEstimator(**{**QUICK, option: value}).fit(GOOD_THETA, GOOD_X)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="cannot be used here"):
+        NPEEstimator(device="abacus", **QUICK).fit(GOOD_THETA, GOOD_X)
+
+
+def test_a_prior_without_the_methods_says_which():
+    with pytest.raises(TypeError, match=r"lacks.*log_prob"):
+        NPEEstimator(prior=stats.norm(), **QUICK).fit(GOOD_THETA, GOOD_X)
+
+
+def test_a_validation_split_must_leave_pairs_to_train_on():
+    with pytest.raises(ValueError, match="leaves none to train on"):
+        NPEEstimator(validation_fraction=0.9, **QUICK).fit(GOOD_THETA[:3], GOOD_X[:3])
+
+
+@pytest.mark.parametrize("method", ["sample_posterior", "log_prob", "score"])
+def test_an_unfitted_estimator_says_so(method):
+    arguments = (GOOD_X,) if method == "sample_posterior" else (GOOD_THETA, GOOD_X)
+    with pytest.raises(NotFittedError):
+        getattr(NPEEstimator(), method)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (GOOD_X[:, :1], "1 features"),
+        (GOOD_X[None], "fitted on vectors"),
+        (GOOD_X[0, 0], "fitted on vectors"),
+        (changed(GOOD_X, 0, 0, np.nan), "missing"),
+    ],
+)
+def test_bad_observations_are_refused(fitted, X, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.sample_posterior(X)

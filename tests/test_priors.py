@@ -1,0 +1,153 @@
+"""Priors: maps that are inverse to each other, densities that agree with them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from skbi import JointPrior, Prior
+from skbi.priors import as_generator, from_normal, to_normal
+
+MARGINALS = {
+    "uniform": stats.uniform(-3, 5),
+    "normal": stats.norm(2, 0.1),
+    "lognormal": stats.lognorm(0.7, scale=np.exp(-3)),
+    "halfnormal": stats.halfnorm(scale=2),
+    "gamma": stats.gamma(0.5),
+    "beta": stats.beta(0.5, 0.5),
+    "student": stats.t(3),
+    "truncated": stats.truncnorm(-1, 4),
+}
+
+
+class Hierarchical:
+    """A user's dependent prior: scale ~ Exponential(1), value ~ Normal(0, scale)."""
+
+    names = ("scale", "value")
+    discrete = np.array([False, False])
+    support = np.array([[0.0, np.inf], [-np.inf, np.inf]])
+
+    def ppf(self, u):
+        scale = stats.expon.ppf(u[:, 0])
+        return np.column_stack([scale, stats.norm.ppf(u[:, 1], scale=scale)])
+
+    def cdf(self, theta):
+        scale, value = np.asarray(theta).T
+        return np.column_stack([stats.expon.cdf(scale), stats.norm.cdf(value, scale=scale)])
+
+    def log_prob(self, theta):
+        scale, value = np.asarray(theta).T
+        with np.errstate(invalid="ignore"):
+            value = stats.norm.logpdf(value, scale=np.where(scale > 0, scale, 1))
+        return stats.expon.logpdf(scale) + value
+
+    def sample(self, n, random_state=None):
+        return self.ppf(as_generator(random_state).random((n, 2)))
+
+
+@pytest.mark.parametrize("name", MARGINALS)
+@given(seed=st.integers(0, 1000))
+def test_gaussian_coordinates_are_gaussian_and_invertible(name, seed):
+    prior = JointPrior({name: MARGINALS[name]})
+    z = np.random.default_rng(seed).normal(size=(50, 1))
+    theta = prior.from_normal(z)
+    np.testing.assert_allclose(prior.to_normal(theta), z, atol=1e-6)
+    np.testing.assert_allclose(prior.cdf(theta), stats.norm.cdf(z), atol=1e-9)
+    np.testing.assert_allclose(prior.ppf(prior.cdf(theta)), theta, rtol=1e-6)
+
+
+def test_gaussian_coordinates_keep_their_precision_in_the_far_tails():
+    prior = JointPrior({"a": stats.norm(0, 1), "b": stats.expon()})
+    z = np.array([[-20.0, -8.0], [20.0, 12.0]])
+    np.testing.assert_allclose(prior.to_normal(prior.from_normal(z)), z, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MARGINALS)
+@given(z=st.floats(-1e6, 1e6))
+def test_every_theta_lies_strictly_inside_the_support(name, z):
+    prior = JointPrior({name: MARGINALS[name]})
+    theta = prior.from_normal([[z]])
+    low, high = prior.support[0]
+    assert low < theta[0, 0] < high
+    if abs(z) < 30:
+        assert np.isfinite(prior.log_prob(theta)).all()
+
+
+def test_log_prob_is_the_derivative_of_cdf():
+    prior = JointPrior({n: m for n, m in MARGINALS.items() if n not in ("gamma", "beta")})
+    theta, step = prior.sample(200, random_state=0), 1e-6
+    scale = np.array([m.std() if np.isfinite(m.std()) else 1.0 for m in prior.marginals.values()])
+    up, down = prior.cdf(theta + step * scale), prior.cdf(theta - step * scale)
+    slope = np.log((up - down) / (2 * step * scale))
+    np.testing.assert_allclose(slope.sum(axis=1), prior.log_prob(theta), atol=1e-2)
+
+
+def test_outside_the_support_the_density_is_zero():
+    prior = JointPrior({"a": stats.uniform(0, 1), "b": stats.norm()})
+    assert (prior.log_prob([[-0.1, 0.0], [1.1, 0.0]]) == -np.inf).all()
+
+
+def test_sample_follows_the_marginals_and_random_state():
+    prior = JointPrior(MARGINALS)
+    theta = prior.sample(5000, random_state=3)
+    for column, marginal in zip(theta.T, MARGINALS.values(), strict=True):
+        assert stats.kstest(column, marginal.cdf).pvalue > 1e-4
+    np.testing.assert_array_equal(theta, prior.sample(5000, random_state=3))
+    np.testing.assert_array_equal(theta, prior.sample(5000, random_state=np.random.default_rng(3)))
+
+
+def test_discrete_marginals():
+    prior = JointPrior({"model": stats.bernoulli(0.3), "k": stats.poisson(4), "x": stats.norm()})
+    assert prior.discrete.tolist() == [True, True, False]
+    theta = prior.sample(1000, random_state=0)
+    assert set(theta[:, 0]) == {0.0, 1.0}
+    expected = stats.poisson(4).logpmf(2) + np.log(0.3) + stats.norm.logpdf(0)
+    np.testing.assert_allclose(prior.log_prob([[1, 2, 0]]), expected)
+    np.testing.assert_array_equal(prior.ppf([[0.6, 0.5, 0.5]]), [[0, 4, 0]])
+
+
+def test_a_users_dependent_prior_is_a_prior():
+    prior = Hierarchical()
+    assert isinstance(prior, Prior)
+    theta = prior.sample(100, random_state=0)
+    z = to_normal(prior, theta)
+    np.testing.assert_allclose(from_normal(prior, z), theta, rtol=1e-8)
+    total = integrate.dblquad(
+        lambda v, s: np.exp(prior.log_prob([[s, v]])[0]), 0, 20, lambda s: -9 * s, lambda s: 9 * s
+    )[0]
+    assert abs(total - 1) < 1e-3
+
+
+def test_repr_reads_like_the_mathematics():
+    prior = JointPrior({"d": stats.uniform(0, 1), "t": stats.halfnorm(scale=2)})
+    assert repr(prior) == "JointPrior(d: uniform(0, 1), t: halfnorm(scale=2))"
+
+
+@pytest.mark.parametrize(
+    ("marginals", "error", "message"),
+    [
+        ({}, TypeError, "non-empty dict"),
+        ([stats.norm()], TypeError, "non-empty dict"),
+        ({"a": stats.norm}, TypeError, "frozen"),
+        ({"a": 1.0}, TypeError, "frozen"),
+        ({3: stats.norm()}, TypeError, "strings"),
+        ({"a": stats.norm(0, -1)}, ValueError, "valid parameters"),
+        ({"a": stats.norm([0, 1], 1)}, ValueError, "one distribution"),
+    ],
+)
+def test_bad_marginals(marginals, error, message):
+    with pytest.raises(error, match=message):
+        JointPrior(marginals)
+
+
+def test_a_wrong_width_says_what_was_expected():
+    with pytest.raises(ValueError, match=r"\(n, 2\), got shape \(4, 3\)"):
+        JointPrior({"a": stats.norm(), "b": stats.norm()}).log_prob(np.zeros((4, 3)))
+
+
+def test_as_generator_leaves_numpys_global_generator_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    for state in (None, 0, np.random.SeedSequence(1), np.random.RandomState(0)):
+        as_generator(state).normal()
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002

@@ -1,0 +1,115 @@
+"""The double moon against its closed-form moments, and simulate against its contract."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.base import clone
+from sklearn.preprocessing import FunctionTransformer
+
+from skbi import DoubleMoonSimulator, JointPrior, simulate
+
+PRIOR = DoubleMoonSimulator.prior()
+
+
+@given(
+    d=st.floats(0, 1), sigma=st.floats(0, 0.5), t=st.floats(0, 5), seed=st.integers(0, 2**31 - 1)
+)
+def test_double_moon_has_its_closed_form_moments(d, sigma, t, seed):
+    n = 20_000
+    points = DoubleMoonSimulator(n_points=n, random_state=seed).transform([[d, sigma, t]])[0]
+    sine = 2 / np.pi
+    mean = np.array([1 - d, t * (d * sine + (1 - d) * (0.5 - sine))])
+    squares = np.array(
+        [0.5 + (1 - d) + sigma**2, t**2 * (0.5 + (1 - d) * (0.25 - sine) + sigma**2)]
+    )
+    sd = np.sqrt(np.maximum(squares - mean**2, 0))
+    np.testing.assert_allclose(points.mean(axis=0), mean, atol=6 * sd.max() / np.sqrt(n) + 1e-9)
+    np.testing.assert_allclose(points.std(axis=0), sd, atol=0.05 * (1 + t))
+
+
+def test_noise_is_added_before_the_dilation():
+    points = DoubleMoonSimulator(n_points=1000, random_state=0).transform([[1, 0.01, 100.0]])[0]
+    angle = np.arctan2(points[:, 1] / 100, points[:, 0])
+    residual = points[:, 1] / 100 - np.sin(angle)
+    assert 0.002 < residual.std() < 0.02
+
+
+def test_points_of_one_set_are_independent():
+    theta = np.tile([0.5, 0.0, 1.0], (4000, 1))
+    X = DoubleMoonSimulator(n_points=2, random_state=0).transform(theta)
+    assert abs(np.corrcoef(X[:, 0, 0], X[:, 1, 0])[0, 1]) < 5 / np.sqrt(4000)
+
+
+def test_an_integer_random_state_repeats_the_data():
+    theta = PRIOR.sample(5, random_state=0)
+    simulator = DoubleMoonSimulator(n_points=7, random_state=3)
+    np.testing.assert_array_equal(simulator.transform(theta), clone(simulator).transform(theta))
+    assert (DoubleMoonSimulator(random_state=4, n_points=7).transform(theta) !=
+            simulator.transform(theta)).all()  # fmt: skip
+
+
+@given(low=st.integers(1, 20), width=st.integers(0, 20))
+def test_a_size_range_gives_ragged_sets(low, width):
+    theta = PRIOR.sample(30, random_state=0)
+    X = DoubleMoonSimulator(n_points=(low, low + width), random_state=0).transform(theta)
+    assert X.dtype == object
+    assert len(X) == 30
+    assert all(low <= len(x) <= low + width and x.shape[1] == 2 for x in X)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([1.2, 0.1, 1], r"d must lie in \[0, 1\]; row 1"),
+        ([0.5, -0.1, 1], "sigma must not be negative; row 1"),
+        ([0.5, 0.1, -1], "t must not be negative; row 1"),
+        ([0.5, np.nan, 1], "finite; row 1"),
+    ],
+)
+def test_bad_theta_names_the_row(row, message):
+    with pytest.raises(ValueError, match=message):
+        DoubleMoonSimulator().transform([[0.5, 0.1, 1], row])
+
+
+def test_bad_width_and_bad_sizes():
+    with pytest.raises(ValueError, match=r"\(n, 3\)"):
+        DoubleMoonSimulator().transform([[0.5, 0.1]])
+    for n_points in (0, (5, 2), 2.5):
+        with pytest.raises(ValueError, match="n_points"):
+            DoubleMoonSimulator(n_points=n_points).transform([[0.5, 0.1, 1.0]])
+    with pytest.raises(ValueError, match="problem"):
+        DoubleMoonSimulator.prior("sets")
+
+
+def test_the_event_prior_picks_a_moon():
+    theta, X = simulate(DoubleMoonSimulator.prior("event"), DoubleMoonSimulator(n_points=1), 50)
+    assert set(theta[:, 0]) == {0.0, 1.0}
+    assert X.shape == (50, 1, 2)
+
+
+@pytest.mark.parametrize("n_points", [10, (3, 9)])
+def test_simulate_does_not_depend_on_n_jobs(n_points):
+    simulator = DoubleMoonSimulator(n_points=n_points)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    theta, X = simulate(PRIOR, simulator, 2500, random_state=0)
+    theta2, X2 = simulate(PRIOR, simulator, 2500, n_jobs=2, random_state=0)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(theta, theta2)
+    assert len(X) == len(X2) == 2500
+    assert all(np.array_equal(a, b) for a, b in zip(X, X2, strict=True))
+    assert not np.array_equal(X[0], X[1000])
+
+
+def test_simulate_takes_any_transformer():
+    prior = JointPrior({"a": stats.norm(), "b": stats.norm()})
+    theta, X = simulate(prior, FunctionTransformer(np.square), 10, random_state=0)
+    np.testing.assert_array_equal(X, theta**2)
+
+
+def test_simulate_refuses_what_it_cannot_use():
+    with pytest.raises(ValueError, match="n_samples"):
+        simulate(PRIOR, DoubleMoonSimulator(), 0)
+    with pytest.raises(TypeError, match="FunctionTransformer"):
+        simulate(PRIOR, np.square, 10)

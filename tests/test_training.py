@@ -1,0 +1,186 @@
+"""The fit loop on a problem with a closed-form optimum: least squares."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from skbi.training import Schedule, _rate, seeded, train
+
+SCHEDULE = Schedule(
+    batch_size=20,
+    learning_rate=0.05,
+    weight_decay=0.0,
+    max_iter=60,
+    n_iter_no_change=1000,
+    tol=0.0,
+)
+ALL, TRAIN, VALIDATION = torch.arange(100), torch.arange(80), torch.arange(80, 100)
+
+
+def problem(seed=0):
+    """Return a linear module, its squared-error loss and the least-squares weights."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(100, 3))
+    y = x @ [1.0, -2.0, 0.5] + 0.1 * rng.normal(size=100)
+    best = np.linalg.lstsq(x, y, rcond=None)[0]
+    x, y = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=torch.float32)
+    with seeded(rng):
+        module = nn.Linear(3, 1, bias=False)
+
+    def loss(rows, part):
+        return (module(x[rows])[:, 0] - y[rows]).square()
+
+    return module, loss, best
+
+
+def replace(**changes):
+    return Schedule(**{**vars(SCHEDULE), **changes})
+
+
+def run(module, loss, schedule=SCHEDULE, validation_rows=None, seed=0, **options):
+    rows = ALL if validation_rows is None else TRAIN
+    rng = np.random.default_rng(seed)
+    return train(module, loss, rows, validation_rows, schedule, rng, **options)
+
+
+def test_it_finds_the_least_squares_solution():
+    module, loss, best = problem()
+    run(module, loss)
+    np.testing.assert_allclose(module.weight.detach().numpy()[0], best, atol=1e-3)
+
+
+@given(max_iter=st.integers(1, 7), batch_size=st.integers(1, 150))
+def test_it_runs_exactly_max_iter_epochs(max_iter, batch_size):
+    module, loss, _ = problem()
+    history = run(module, loss, replace(max_iter=max_iter, batch_size=batch_size), VALIDATION)
+    assert history.n_iter == len(history.validation_scores) == max_iter
+
+
+def test_the_best_weights_come_back():
+    module, loss, _ = problem()
+    history = run(module, loss, replace(learning_rate=1.0), VALIDATION)
+    score = -float(loss(VALIDATION, 1.0).mean().detach())
+    assert history.best_score == max(history.validation_scores) == pytest.approx(score)
+    assert not module.training
+
+
+def test_it_stops_once_the_score_has_not_improved_for_n_iter_no_change_epochs():
+    module, loss, _ = problem()
+    history = run(module, loss, replace(n_iter_no_change=4, tol=100.0), VALIDATION)
+    assert history.n_iter == 5  # the first epoch improves on nothing, then four do not
+
+
+def test_parts_are_read_in_order_and_scores_of_different_parts_are_not_compared():
+    module, _, _ = problem()
+    seen = []
+
+    def loss(rows, part):  # the smaller the part, the better the score looks
+        seen.append(part)
+        return module.weight.square().sum() + part + torch.zeros(len(rows))
+
+    parts = ((0.3, 0.1), (0.6, 0.5), (1.0, 1.0))
+    schedule = replace(max_iter=10, batch_size=100, parts=parts, n_iter_no_change=3)
+    history = run(module, loss, schedule, VALIDATION)
+    assert seen[::2] == [0.1] * 3 + [0.5] * 3 + [1.0] * 4
+    assert history.best_score == max(history.validation_scores[-4:])
+
+
+@pytest.mark.parametrize("at", [0, 30])
+def test_a_loss_that_is_not_finite_is_an_error_with_advice_and_keeps_finite_weights(at):
+    module, loss, _ = problem()
+    calls = []
+
+    def broken(rows, part):
+        calls.append(rows)
+        return loss(rows, part) * (torch.nan if len(calls) > at else 1.0)
+
+    with pytest.raises(FloatingPointError, match="Lower learning_rate_init"):
+        run(module, broken)
+    assert torch.isfinite(module.weight).all()
+
+
+def test_interrupting_keeps_the_best_weights_and_warns():
+    module, loss, _ = problem()
+    calls = []
+
+    def interrupted(rows, part):
+        calls.append(rows)
+        if len(calls) > 53:
+            raise KeyboardInterrupt
+        return loss(rows, part)
+
+    with pytest.warns(ConvergenceWarning, match="after 10 epochs"):
+        history = run(module, interrupted, validation_rows=VALIDATION)
+    assert history.n_iter == 10
+    score = -float(loss(VALIDATION, 1.0).mean().detach())
+    assert score == pytest.approx(max(history.validation_scores))
+
+
+def test_interrupting_before_anything_is_learnt_stops_the_program():
+    def interrupted(rows, part):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(problem()[0], interrupted)
+
+
+@given(n_steps=st.integers(1, 500))
+def test_the_learning_rate_rises_then_falls_to_zero(n_steps):
+    rates = np.array([_rate(n_steps, step) for step in range(n_steps + 1)])
+    peak = rates.argmax()
+    assert peak <= 0.1 * n_steps + 1
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak:]) < 0).all()
+    assert rates[:-1].min() > 0
+    assert rates.max() <= 1
+    assert rates[-1] == pytest.approx(0, abs=1e-12) or n_steps == 1
+
+
+def test_weight_decay_shrinks_what_it_is_given():
+    module = nn.Linear(2, 1)
+    nn.init.ones_(module.weight)
+    nn.init.ones_(module.bias)
+    schedule, decayed = replace(weight_decay=1.0, max_iter=5), [module.weight]
+
+    def flat(rows, part):
+        return 0 * module(torch.zeros(len(rows), 2))[:, 0]
+
+    run(module, flat, schedule, decayed=decayed)
+    assert (module.weight < 0.9).all()
+    assert (module.bias == 1).all()
+
+
+def test_the_generator_decides_and_torchs_own_is_untouched():
+    before = torch.get_rng_state()
+    weights = []
+    for seed in (1, 1, 2):
+        module, loss, _ = problem(seed=5)
+        run(module, loss, replace(max_iter=3), seed=seed)
+        weights.append(module.weight.detach().clone())
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_seeded_initialises_reproducibly():
+    def draw(seed):
+        with seeded(np.random.default_rng(seed)):
+            return torch.randn(3)
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+
+
+def test_progress_is_shown_only_when_asked(capsys):
+    module, loss, _ = problem()
+    run(module, loss, replace(max_iter=2), VALIDATION)
+    assert capsys.readouterr() == ("", "")
+    run(module, loss, replace(max_iter=2), VALIDATION, progress="NPEEstimator")
+    out, err = capsys.readouterr()
+    assert out == ""
+    for text in ("NPEEstimator", "2/2", "train loss", "validation loss"):
+        assert text in err
