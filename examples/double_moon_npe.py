@@ -21,7 +21,7 @@ PICTURES = Path(__file__).parent / "pictures"
 LABELS = ["$d$", r"$\sigma$", "$t$"]
 COLOURS = ["#0072b2", "#d55e00", "#009e73"]
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-         "legend.frameon": False, "savefig.dpi": 160}  # fmt: skip
+         "legend.frameon": False, "lines.linewidth": 1.2, "savefig.dpi": 160}  # fmt: skip
 
 
 def main():
@@ -40,7 +40,7 @@ def main():
         for name, figure in {
             "data": draw_data(theta_test[:6], X_test[:6]),
             "loss": draw_loss(npe),
-            "posterior": draw_posteriors(theta_test[:3], X_test[:3], samples[:3]),
+            "posterior": draw_posteriors(npe, theta_test[:3], X_test[:3]),
             "coverage": draw_coverage(theta_test, samples),
         }.items():
             path = PICTURES / f"double_moon_npe_{name}.png"
@@ -71,23 +71,28 @@ def draw_loss(npe):
     return figure
 
 
-def draw_posteriors(theta, X, samples):
+def draw_posteriors(npe, theta, X):
     """Draw three data sets above the corner plots of their posteriors."""
-    figure = plt.figure(figsize=(12, 5.6))
-    tops, bottoms = figure.subfigures(2, 3, height_ratios=[1, 2.6])
+    samples = npe.sample_posterior(X, n_samples=20_000)
+    figure = plt.figure(figsize=(12, 6.2))
+    tops, bottoms = figure.subfigures(2, 3, height_ratios=[1, 2.8])
     for top, bottom, colour, truth, points, draws in zip(
         tops, bottoms, COLOURS, theta, X, samples, strict=True
     ):
-        ax = top.add_axes([0.3, 0.12, 0.5, 0.8])
+        ax = top.add_axes([0.3, 0.2, 0.5, 0.75])
         ax.scatter(*points.T, s=4, color=colour, linewidths=0)
+        ax.set(xlabel="$x_1$", ylabel="$x_2$")
         ax.tick_params(labelsize=7)
         corner.corner(
             draws, fig=bottom, labels=LABELS, truths=truth, color=colour, truth_color="black",
-            bins=30, smooth=1.0, plot_datapoints=False, fill_contours=True, max_n_ticks=3,
-            levels=(0.393, 0.865), hist_kwargs={"density": True}, labelpad=0.12,
+            bins=40, smooth=1.0, plot_datapoints=False, fill_contours=True, max_n_ticks=3,
+            levels=(0.393, 0.865), hist_kwargs={"density": True}, range=[0.998] * 3,
         )  # fmt: skip
+        bottom.subplots_adjust(left=0.2, bottom=0.2, right=0.97, top=0.97)
         for ax in bottom.axes:
             ax.tick_params(labelsize=7, rotation=30)
+            ax.xaxis.set_label_coords(0.5, -0.42)
+            ax.yaxis.set_label_coords(-0.46, 0.5)
     return figure
 
 

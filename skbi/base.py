@@ -307,8 +307,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         if self.prior is not None:
             _check_prior(self.prior, table, names)
             names = self.prior.names
-        elif (table.std(axis=0) == 0).any():
-            column = int((table.std(axis=0) == 0).argmax())
+        constant = (table == table[0]).all(axis=0)
+        if constant.any():
+            column = int(constant.argmax())
             raise ValueError(f"Column {column} of theta is constant: there is nothing to learn.")
         if names is None:
             names = [f"theta_{j}" for j in range(table.shape[1])]

@@ -24,7 +24,8 @@ from skbi.priors import Prior, RandomState, as_generator
 
 __all__ = ["NPEEstimator"]
 
-_ROWS = 2**15  # draws, or points of sets, that are in the networks at one time
+_POINTS = 2**15  # points of sets that are in the summary network at one time
+_DRAWS = 2**13  # draws that are in the flow at one time: few enough for the processor's cache
 
 
 class NPEEstimator(BaseDensityEstimator):
@@ -203,8 +204,8 @@ class NPEEstimator(BaseDensityEstimator):
         rng = as_generator(self.random_state if random_state is None else random_state)
         contexts = self._embed(packed, self.members_)
         draws = np.empty((len(packed), n_samples, self.n_parameters_in_))
-        for rows in _blocks(len(packed), max(1, _ROWS // n_samples)):
-            for columns in _blocks(n_samples, _ROWS):
+        for rows in _blocks(len(packed), max(1, _DRAWS // n_samples)):
+            for columns in _blocks(n_samples, _DRAWS):
                 draws[rows, columns] = self._draw(
                     [context[rows] for context in contexts], draws[rows, columns].shape, rng
                 )
@@ -235,7 +236,7 @@ class NPEEstimator(BaseDensityEstimator):
         contexts = self._embed(packed, members)
         z, log_det = self._maps.theta.forward(table)
         log_q = np.empty(len(table))
-        for rows in _blocks(len(table), _ROWS):
+        for rows in _blocks(len(table), _POINTS):
             paired = [c if len(packed) == 1 else c[rows] for c in contexts]
             log_q[rows] = _mixture_density(members, z[rows], paired)
         return np.where(np.isfinite(log_det), log_q + log_det, -np.inf)
@@ -280,7 +281,7 @@ class NPEEstimator(BaseDensityEstimator):
     def _embed(self, packed: Packed, members: list[AmortisedPosterior]) -> list[Tensor]:
         """Embed every observation once with every member, (n_obs, c) each."""
         like, parts = next(members[0].parameters()), []
-        for rows in packed.blocks(_ROWS):
+        for rows in packed.blocks(_POINTS):
             batch = self._maps.batch(packed[rows], like)
             parts.append([member.embed(batch) for member in members])
         return [torch.cat(contexts) for contexts in zip(*parts, strict=True)]

@@ -294,9 +294,10 @@ def test_bad_pairs_say_what_is_wrong(theta, X, message):
         NPEEstimator(prior=PRIOR, **QUICK).fit(theta, X)
 
 
-def test_a_constant_parameter_is_refused_without_a_prior():
+@pytest.mark.parametrize("prior", [PRIOR, None], ids=["prior", "no prior"])
+def test_a_constant_parameter_is_refused(prior):
     with pytest.raises(ValueError, match="Column 1 of theta is constant"):
-        NPEEstimator(**QUICK).fit(changed(GOOD_THETA, slice(None), 1, 3.0), GOOD_X)
+        NPEEstimator(prior=prior, **QUICK).fit(changed(GOOD_THETA, slice(None), 1, 3.0), GOOD_X)
 
 
 @pytest.mark.parametrize(

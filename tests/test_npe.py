@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from skbi import DoubleMoonSimulator, JointPrior, NPEEstimator, simulate
-from skbi.npe import _ROWS
+from skbi.npe import _DRAWS
 
 QUICK = {"max_iter": 4, "n_transforms": 3, "hidden_layer_sizes": (16,), "random_state": 0}
 flows = pytest.mark.parametrize("flow", ["realnvp", "spline"])
@@ -242,12 +242,12 @@ def test_one_observation_or_many():
     assert npe.score(theta, X) == npe.log_prob(theta, X).mean()
 
 
-@pytest.mark.parametrize("n_samples", [1, 700, _ROWS + 1])
+@pytest.mark.parametrize("n_samples", [1, 700, _DRAWS + 1])
 def test_blocks_of_draws_do_not_show(n_samples):
     """However many draws are asked for, they are standard normal through the flow."""
     theta, X, _, _ = linear_gaussian(1, 300)
     npe = NPEEstimator(**QUICK).fit(theta, X)
-    n_obs = 3 if n_samples > _ROWS else 90
+    n_obs = 3 if n_samples > _DRAWS else 90
     draws = npe.sample_posterior(X[:n_obs], n_samples)
     assert draws.shape == (n_obs, n_samples, 1)
     assert len(np.unique(draws)) > 0.99 * draws.size

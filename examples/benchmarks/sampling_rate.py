@@ -10,6 +10,7 @@ draws outside the prior; skbi has none to reject.
 """
 
 import resource
+import tempfile
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from sbi.inference import NPE
 from sbi.utils import BoxUniform
 from scipy import stats
+from torch.utils.tensorboard import SummaryWriter
 
 from skbi import JointPrior, NPEEstimator
 
@@ -56,7 +58,11 @@ def main():
     npe = NPEEstimator(prior=prior, random_state=0).fit(theta[:5000], X[:5000])
 
     torch.manual_seed(0)
-    trainer = NPE(BoxUniform(-torch.ones(2), torch.ones(2)), show_progress_bars=False)
+    trainer = NPE(
+        BoxUniform(-torch.ones(2), torch.ones(2)),
+        summary_writer=SummaryWriter(tempfile.mkdtemp()),  # by default into the working folder
+        show_progress_bars=False,
+    )
     pairs = (torch.as_tensor(a[:5000], dtype=torch.float32) for a in (theta, X))
     trainer.append_simulations(*pairs).train(max_num_epochs=30)
     posterior = trainer.build_posterior()
