@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _get_feature_names
 from torch import Tensor
 
-__all__ = ["Packed", "as_table", "pack", "pack_observations"]
+__all__ = ["Packed", "as_table", "axes_of", "pack", "pack_observations"]
 
 _KINDS = {2: "vectors (n, d)", 3: "sets (n, S, d), or a list of n arrays (S_i, d)"}
 
@@ -50,6 +50,11 @@ class Packed:
         edges = np.concatenate([[0], np.cumsum(self.sizes)])
         start, stop, _ = rows.indices(len(self))
         return Packed(self.points[edges[start] : edges[stop]], self.sizes[rows])
+
+    def owners(self) -> NDArray[np.int64]:
+        """Return the observation of each point, (N,)."""
+        n = np.arange(len(self))
+        return n if self.sizes is None else np.repeat(n, self.sizes)
 
     def blocks(self, n_points: int) -> Iterator[slice]:
         """Cut into runs of whole observations of at most ``n_points`` points (or one of more)."""
@@ -183,6 +188,11 @@ def pack_observations(X: Any, n_axes: int, *, missing: str = "error") -> tuple[P
             f"This estimator was fitted on {_KINDS[n_axes]}; got {_KINDS[packed.n_axes]}."
         )
     return packed, single
+
+
+def axes_of(X: Any) -> int:
+    """Return X's number of axes; a sequence of separate sets has three."""
+    return 3 if _is_ragged(X) else np.ndim(X)
 
 
 def _is_ragged(X: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -17,16 +19,24 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_feature_names, _check_n_features, check_is_fitted
 from torch import Tensor, nn
 
-from skbi._data import Batch, Indexer, Packed, as_table, pack, pack_observations
+from skbi._data import Batch, Packed, as_table, pack, pack_observations
 from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP
 from skbi.priors import Prior, as_generator, from_normal, to_normal
 from skbi.training import History, Schedule, seeded, train
 
-__all__ = ["BaseDensityEstimator", "FeatureMap", "ParameterMap", "make_flow"]
+__all__ = [
+    "BaseDensityEstimator",
+    "FeatureMap",
+    "Maps",
+    "Pairs",
+    "ParameterMap",
+    "blocks",
+    "check_n_samples",
+    "make_flow",
+    "mixture_density",
+]
 
 FLOWS = {"realnvp": RealNVP, "spline": NeuralSplineFlow}
-_LEAST_POINTS = 25  # of a set that is read in part
-_PARTS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
 
 
 def make_flow(flow: str, n_features: int, n_context: int, **options: Any) -> CouplingFlow:
@@ -53,17 +63,21 @@ class ParameterMap:
         z = theta if prior is None else to_normal(prior, theta)
         return cls(prior, z.mean(axis=0), z.std(axis=0))
 
+    def scaled(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Standardise Gaussian coordinates."""
+        return (z - self.mean) / self.scale
+
     def forward(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Return z (n, p) and log |det dz/dtheta| (n,), which is -inf outside the support."""
         log_det = np.full(len(theta), -np.log(self.scale).sum())
         if self.prior is None:
-            return (theta - self.mean) / self.scale, log_det
+            return self.scaled(theta), log_det
         log_prior = np.asarray(self.prior.log_prob(theta), dtype=np.float64)
         inside = np.isfinite(log_prior)
         z = np.zeros(theta.shape)
         z[inside] = to_normal(self.prior, theta[inside])
         log_normal = -0.5 * (z**2 + math.log(2 * math.pi)).sum(axis=1)
-        return (z - self.mean) / self.scale, log_det + log_prior - log_normal
+        return self.scaled(z), log_det + log_prior - log_normal
 
     def inverse(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return theta (n, p)."""
@@ -104,7 +118,7 @@ class FeatureMap:
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """Checked training pairs."""
 
     theta: NDArray[np.float64]
@@ -113,18 +127,20 @@ class _Pairs:
 
 
 @dataclass(frozen=True)
-class _Maps:
+class Maps:
     """The two maps between the user's units and the networks'."""
 
     theta: ParameterMap
     X: FeatureMap
 
     @classmethod
-    def fit(cls, prior: Prior | None, data: _Pairs, missing: str) -> Self:
+    def fit(cls, prior: Prior | None, data: Pairs, missing: str) -> Self:
+        """Fit both to training pairs."""
         mask = missing == "mask"
         return cls(ParameterMap.fit(prior, data.theta), FeatureMap.fit(data.X.points, mask))
 
     def batch(self, X: Packed, like: Tensor) -> Batch:
+        """Scale observations and move them to the type and device of ``like``."""
         return X.tensors(self.X.forward(X.points), like)
 
 
@@ -148,19 +164,26 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
-        "missing": [StrOptions({"error", "mask"})],
         "random_state": ["random_state", np.random.Generator],
         "verbose": ["verbose"],
         "device": [str],
     }
 
+    missing = "error"  # unless an estimator makes it an option
+
     @abstractmethod
-    def _specify(self, data: _Pairs, maps: _Maps) -> dict[str, Any]:
+    def _specify(self, data: Pairs, maps: Maps) -> dict[str, Any]:
         """Everything that `_build` needs, as plain values: what the pickle keeps."""
 
     @abstractmethod
     def _build(self, spec: dict[str, Any]) -> nn.Module:
-        """Build an untrained member: a module with ``log_prob(z, batch)``."""
+        """Build an untrained member: a module with a ``flow``."""
+
+    @abstractmethod
+    def _loss(
+        self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
+    ) -> Callable[[Tensor, float], Tensor]:
+        """Return loss(rows, part), -log q in the user's units of those rows of the data."""
 
     def fit(self, theta: ArrayLike, X: Any) -> Self:
         """Learn from simulated pairs.
@@ -194,7 +217,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             self._check_resumable(data)
             maps, spec = self._maps, self._spec
         else:
-            maps = _Maps.fit(self.prior, data, self.missing)
+            maps = Maps.fit(self.prior, data, self.missing)
             spec = self._specify(data, maps)
         members, histories = [], []
         for i in range(self.n_estimators):
@@ -233,25 +256,32 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return self.members_[0].flow
 
     def _train(
-        self, member: nn.Module, data: _Pairs, maps: _Maps, rng: np.random.Generator
+        self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
     ) -> History:
-        like = next(member.parameters())
-        z, log_det = (torch.as_tensor(a).to(like) for a in maps.theta.forward(data.theta))
-        indexer = Indexer(maps.batch(data.X, like), rng)
-
-        def loss(rows: Tensor, part: float) -> Tensor:
-            return -member.log_prob(z[rows], indexer.take(rows, part)) - log_det[rows]
-
-        rows, validation_rows = self._split(len(data.theta), rng, like.device)
+        loss = self._loss(member, data, maps, rng)
+        split = self._split(len(data.theta), rng)
+        device = next(member.parameters()).device
+        rows, validation_rows = (
+            None if pairs is None else torch.as_tensor(self._rows(pairs, data.X), device=device)
+            for pairs in split
+        )
         progress = type(self).__name__ if self.verbose else None
         schedule = self._schedule(len(rows), data.X)
         options = {"decayed": member.flow.decayed(), "progress": progress}
         return train(member, loss, rows, validation_rows, schedule, rng, **options)
 
+    def _rows(self, pairs: NDArray[np.int64], X: Packed) -> NDArray[np.int64]:
+        """Return what `_loss` calls the rows of these pairs."""
+        return pairs
+
+    def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
+        """Return how much of each set to read, see `Schedule`."""
+        return ((1.0, 1.0),)
+
     def _split(
-        self, n: int, rng: np.random.Generator, device: torch.device
-    ) -> tuple[Tensor, Tensor | None]:
-        order = torch.as_tensor(rng.permutation(n), device=device)
+        self, n: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        order = rng.permutation(n)
         if not self.early_stopping:
             return order, None
         n_validation = math.ceil(self.validation_fraction * n)
@@ -262,14 +292,11 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             )
         return order[n_validation:], order[:n_validation]
 
+    def _batch_size(self, n_train: int) -> int:
+        return 2 ** round(math.log2(max(8.0, 1.28 * math.sqrt(n_train))))
+
     def _schedule(self, n_train: int, X: Packed) -> Schedule:
-        size = self.batch_size
-        if size == "auto":
-            size = 2 ** round(math.log2(max(8.0, 1.28 * math.sqrt(n_train))))
-        parts = ((1.0, 1.0),)
-        if X.sizes is not None:
-            least = min(1.0, _LEAST_POINTS / float(X.sizes.mean()))
-            parts = tuple((upto, max(part, least)) for upto, part in _PARTS)
+        size = self._batch_size(n_train) if self.batch_size == "auto" else self.batch_size
         return Schedule(
             batch_size=min(size, n_train),
             learning_rate=self.learning_rate_init,
@@ -277,10 +304,10 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             max_iter=self.max_iter,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            parts=parts,
+            parts=self._parts(X),
         )
 
-    def _describe(self, X: Any, data: _Pairs, histories: list[History], resumed: bool) -> None:
+    def _describe(self, X: Any, data: Pairs, histories: list[History], resumed: bool) -> None:
         """Set the public fitted attributes; those of training are the first member's."""
         first = histories[0]
         _check_feature_names(self, X, reset=True)
@@ -293,7 +320,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         self.validation_scores_ = scores if self.early_stopping else None
         self.best_validation_score_ = first.best_score if self.early_stopping else None
 
-    def _check_pairs(self, theta: ArrayLike, X: Any) -> _Pairs:
+    def _check_pairs(self, theta: ArrayLike, X: Any) -> Pairs:
         table, names = as_table(theta, "theta")
         packed = pack(X, missing=self.missing)
         if len(table) != len(packed):
@@ -307,15 +334,18 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         if self.prior is not None:
             _check_prior(self.prior, table, names)
             names = self.prior.names
-        constant = (table == table[0]).all(axis=0)
+        self._check_varying(table)
+        if names is None:
+            names = [f"theta_{j}" for j in range(table.shape[1])]
+        return Pairs(table, packed, np.array(names, dtype=object))
+
+    def _check_varying(self, theta: NDArray[np.float64]) -> None:
+        constant = (theta == theta[0]).all(axis=0)
         if constant.any():
             column = int(constant.argmax())
             raise ValueError(f"Column {column} of theta is constant: there is nothing to learn.")
-        if names is None:
-            names = [f"theta_{j}" for j in range(table.shape[1])]
-        return _Pairs(table, packed, np.array(names, dtype=object))
 
-    def _check_resumable(self, data: _Pairs) -> None:
+    def _check_resumable(self, data: Pairs) -> None:
         new = data.X.n_axes, data.X.points.shape[1], data.theta.shape[1]
         old = self._spec["n_axes"], self.n_features_in_, self.n_parameters_in_
         if new != old:
@@ -324,10 +354,11 @@ class BaseDensityEstimator(BaseEstimator, ABC):
                 f"parameters) = {old}, got {new}. Set warm_start=False to start afresh."
             )
 
-    def _check_observations(self, X: Any) -> tuple[Packed, bool]:
-        """Pack X as `fit` saw it; also whether it was a single observation."""
+    def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
+        """Pack X as `fit` saw it (or by axes); also whether it was a single observation."""
         check_is_fitted(self, "members_")
-        packed, single = pack_observations(X, self._spec["n_axes"], missing=self.missing)
+        n_axes = self._spec["n_axes"] if n_axes is None else n_axes
+        packed, single = pack_observations(X, n_axes, missing=self.missing)
         _check_feature_names(self, X, reset=False)
         _check_n_features(self, packed.points, reset=False)
         return packed, single
@@ -342,6 +373,27 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             )
         _check_theta_finite(table)
         return table
+
+    def _double(self) -> list[nn.Module]:
+        """Copy the members in double precision, for densities."""
+        return [copy.deepcopy(member).double() for member in self.members_]
+
+    @torch.no_grad()
+    def _draw(
+        self, contexts: list[Tensor], shape: tuple[int, ...], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Draw (n, draws, k) from the flows; in an ensemble, each draw from a member at random."""
+        device = contexts[0].device
+        u = torch.as_tensor(rng.standard_normal(shape, dtype=np.float32), device=device)
+        if len(contexts) == 1:
+            z, _ = self.members_[0].flow.inverse(u, contexts[0])
+        else:
+            z = torch.empty_like(u)
+            chosen = torch.as_tensor(rng.integers(len(contexts), size=shape[:2]), device=device)
+            for i, (member, context) in enumerate(zip(self.members_, contexts, strict=True)):
+                rows, columns = torch.nonzero(chosen == i, as_tuple=True)
+                z[rows, columns], _ = member.flow.inverse(u[rows, columns], context[rows])
+        return z.double().cpu().numpy()
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -370,6 +422,23 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         tags.target_tags.single_output = False
         tags.input_tags.three_d_array = True
         return tags
+
+
+def mixture_density(members: list[nn.Module], z: Tensor, contexts: list[Tensor]) -> Tensor:
+    """Log density of z (..., k) under the equal-weight mixture of all members."""
+    log_q = [m.flow.log_prob(z, context) for m, context in zip(members, contexts, strict=True)]
+    return torch.logsumexp(torch.stack(log_q), dim=0) - math.log(len(members))
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Cut n rows into blocks of at most ``size``."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def check_n_samples(n_samples: Any) -> None:
+    """Refuse anything but a positive integer."""
+    if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
+        raise ValueError(f"n_samples must be a positive integer; got {n_samples!r}.")
 
 
 def _check_sizes(sizes: Any) -> None:

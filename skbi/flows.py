@@ -55,7 +55,6 @@ class CouplingFlow(nn.Module):
         hidden_layer_sizes: Sequence[int] = (64,),
     ) -> None:
         super().__init__()
-        self.n_features = n_features
         self.layers = nn.ModuleList(
             Coupling(n_features, i, self.n_values, hidden_layer_sizes) for i in range(n_transforms)
         )
@@ -153,19 +152,26 @@ class NeuralSplineFlow(CouplingFlow):
     @staticmethod
     def transform(x: Tensor, values: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Evaluate the spline, or its inverse, and the log of its slope."""
-        sizes, slopes = values[..., : 2 * _BINS], values[..., 2 * _BINS :]
-        sizes = softmax(sizes.unflatten(-1, (2, _BINS)), dim=-1)
-        sizes = 2 * _BOX * (_SMALLEST + (1 - _BINS * _SMALLEST) * sizes)
-        knots = pad(sizes.cumsum(dim=-1) - _BOX, (1, 0), value=-_BOX)
-        slopes = pad(_SMALLEST + softplus(slopes + _UNIT_SLOPE), (1, 1), value=1.0)
-        inside = x.abs() < _BOX
+        shape, axis = x.shape, 1 if inverse else 0
+        share = softmax(values[..., : 2 * _BINS].unflatten(-1, (2, _BINS)), dim=-1)
+        total = share.cumsum(dim=-1)
+        floor = _SMALLEST * torch.arange(1, _BINS + 1, dtype=x.dtype, device=x.device)
         x_in = x.clamp(-_BOX, _BOX)
-        edges = knots[..., 1 if inverse else 0, 1:-1]
+        edges = _stretch(floor[:-1], total[..., axis, :-1]) - _BOX
         bin_ = (x_in.unsqueeze(-1) >= edges).sum(dim=-1, keepdim=True)
-        table = torch.cat([knots[..., :-1], sizes, _pairs(slopes)], dim=-2)
-        table = table.expand(*x.shape, *table.shape[-2:])
-        picked = table.gather(-1, bin_.unsqueeze(-2).expand(*table.shape[:-1], 1)).squeeze(-1)
-        y, log_slope = _rational_quadratic(x_in, *picked.unbind(dim=-1), inverse)
+
+        def pick(table: Tensor) -> Tensor:
+            row = bin_.unsqueeze(-2).expand(*shape, 2, 1)
+            return table.expand(*shape, 2, _BINS).gather(-1, row).squeeze(-1)
+
+        size = _stretch(_SMALLEST, pick(share))
+        start = _stretch(floor[bin_], pick(total)) - _BOX - size
+        slopes = pad(values[..., 2 * _BINS :], (1, 1)).expand(*shape, _BINS + 1)  # 1 at both ends
+        slopes = slopes.gather(-1, torch.cat([bin_, bin_ + 1], dim=-1))
+        slopes = _SMALLEST + softplus(slopes + _UNIT_SLOPE)
+        picked = (*start.unbind(dim=-1), *size.unbind(dim=-1), *slopes.unbind(dim=-1))
+        y, log_slope = _rational_quadratic(x_in, *picked, inverse)
+        inside = x.abs() < _BOX
         return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
 
@@ -224,6 +230,11 @@ class Coupling(nn.Module):
 Transform = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
 
 
+def _stretch(floor: Tensor | float, share: Tensor) -> Tensor:
+    """Turn shares of the box into lengths, on top of what is the bins' by right."""
+    return 2 * _BOX * (floor + (1 - _BINS * _SMALLEST) * share)
+
+
 def _rational_quadratic(
     x: Tensor,
     x0: Tensor,
@@ -251,8 +262,3 @@ def _rational_quadratic(
     gain = right * share.square() + 2 * slope * rest + left * (1 - share).square()
     log_slope = 2 * slope.log() + gain.log() - 2 * below.log()
     return y, -log_slope if inverse else log_slope
-
-
-def _pairs(slopes: Tensor) -> Tensor:
-    """Left and right slope of every bin, stacked."""
-    return torch.stack([slopes[..., :-1], slopes[..., 1:]], dim=-2)

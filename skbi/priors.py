@@ -176,9 +176,11 @@ class JointPrior:
         Returns
         -------
         ndarray, shape (n, p)
+            Discrete parameters, which have no such coordinate, stay as they are.
         """
         lower, upper = self._apply("cdf", theta), self._apply("sf", theta)
-        return _within(np.where(lower < 0.5, ndtri(lower), -ndtri(upper)))
+        z = _within(np.where(lower < 0.5, ndtri(lower), -ndtri(upper)))
+        return np.where(self.discrete, theta, z)
 
     def from_normal(self, z: ArrayLike) -> NDArray[np.float64]:
         """Theta from its Gaussian coordinates; the inverse of `to_normal`.
@@ -191,11 +193,13 @@ class JointPrior:
         -------
         ndarray, shape (n, p), strictly inside the support of continuous parameters
         """
-        theta = np.empty(np.shape(z))
-        for j, (m, x) in enumerate(zip(self.marginals.values(), self._columns(z), strict=True)):
+        theta = np.array(z, dtype=np.float64)
+        columns = list(zip(self.marginals.values(), self._columns(z), strict=True))
+        for j in np.flatnonzero(~self.discrete):
+            marginal, x = columns[j]
             x, low = _within(x), x < 0
-            theta[low, j] = m.ppf(ndtr(x[low]))
-            theta[~low, j] = m.isf(ndtr(-x[~low]))
+            theta[low, j] = marginal.ppf(ndtr(x[low]))
+            theta[~low, j] = marginal.isf(ndtr(-x[~low]))
         return _inside(theta, self.support, self.discrete)
 
     def _columns(self, values: ArrayLike) -> NDArray[np.float64]:
@@ -216,13 +220,19 @@ def to_normal(prior: Prior, theta: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussian coordinates of theta under any prior, by its own `to_normal` if it has one."""
     if hasattr(prior, "to_normal"):
         return np.asarray(prior.to_normal(theta))
-    return _within(ndtri(np.asarray(prior.cdf(theta), dtype=np.float64)), 8.0)
+    z = _within(ndtri(np.asarray(prior.cdf(theta), dtype=np.float64)), 8.0)
+    return np.where(prior.discrete, theta, z)
 
 
 def from_normal(prior: Prior, z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Theta from Gaussian coordinates; the inverse of `to_normal`."""
     if hasattr(prior, "from_normal"):
         return np.asarray(prior.from_normal(z))
+    if np.any(prior.discrete):
+        raise ValueError(
+            f"The Gaussian coordinates of {type(prior).__name__}, which has discrete parameters, "
+            "can be inverted only if it has a method from_normal, as JointPrior has."
+        )
     theta = np.asarray(prior.ppf(ndtr(_within(z, 8.0))), dtype=np.float64)
     return _inside(theta, np.asarray(prior.support), np.asarray(prior.discrete))
 

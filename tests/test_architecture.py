@@ -16,8 +16,10 @@ INSIDE = {
     "networks": set(),
     "flows": {"networks"},
     "training": set(),
-    "base": {"_data", "priors", "simulators", "networks", "flows", "training"},
-    "npe": {"_data", "priors", "simulators", "networks", "flows", "training", "base"},
+    "base": {"_data", "priors", "networks", "flows", "training"},
+    "npe": {"_data", "priors", "networks", "flows", "training", "base"},
+    "samplers": {"priors"},
+    "nle": {"_data", "priors", "networks", "flows", "training", "base", "samplers"},
 }
 OUTSIDE = {
     "_data": {"numpy", "torch", "sklearn"},
@@ -26,10 +28,11 @@ OUTSIDE = {
     "networks": {"torch"},
     "flows": {"numpy", "torch"},
     "training": {"numpy", "torch", "sklearn", "tqdm"},
+    "samplers": {"numpy", "scipy", "dynesty", "tqdm"},
 }
 STANDARD = {
-    "__future__", "abc", "collections", "contextlib", "dataclasses", "functools", "itertools",
-    "math", "numbers", "threading", "typing", "warnings",
+    "__future__", "abc", "collections", "concurrent", "contextlib", "dataclasses", "functools",
+    "inspect", "itertools", "math", "numbers", "os", "queue", "threading", "typing", "warnings",
 }  # fmt: skip
 
 

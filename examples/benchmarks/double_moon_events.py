@@ -1,0 +1,133 @@
+"""NLE on the double moon event problem: distance to the exact likelihood and posterior.
+
+    python examples/benchmarks/double_moon_events.py likelihood [n_events] [flow]
+    python examples/benchmarks/double_moon_events.py posterior [n_thetas]
+
+"likelihood" trains with defaults (20,000 events, a minute) and scores 2,000 reference events, whose
+likelihood is known by quadrature (double_moon_event_exact.npz). "posterior" trains on 200,000
+events (4 minutes), then infers 500 events at each of ten random thetas, at first and after three
+rounds of 50,000 events in the posterior's region, and compares with the exact posterior.
+"""
+
+import copy
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy import optimize
+from scipy.special import logsumexp
+
+from skbi import DoubleMoonSimulator, NLEEstimator
+
+PRIOR = DoubleMoonSimulator.prior("event")
+
+
+def events(theta, seed):
+    """Simulate one point for each theta, (n, 2)."""
+    return DoubleMoonSimulator(n_points=1, random_state=seed).transform(theta)[:, 0]
+
+
+def exact_log_likelihood(theta, X, n_angles=1500):
+    """Log p(x | theta), by quadrature over the angle; theta (3,), X (n, 2)."""
+    d, sigma, t = theta
+    angle = (np.arange(n_angles) + 0.5) * np.pi / n_angles
+    x, y = np.cos(angle), np.sin(angle)
+    x, y = (x, y) if d == 1 else (1 - x, 0.5 - y)
+    distance = (X[:, :1] - x) ** 2 + (X[:, 1:] / t - y) ** 2
+    kernel = logsumexp(-0.5 * distance / sigma**2, axis=1)
+    return kernel - np.log(2 * np.pi * sigma**2 * t * n_angles)
+
+
+def exact_posterior(X, start, width=4, n=13):
+    """Probability of d = 1; mean and sd of (ln sigma, ln t), by a grid around the mode."""
+
+    def log_joint(q, d):
+        theta = np.array([d, *np.exp(q)])
+        log_prior = PRIOR.log_prob(theta[None])[0] + q.sum()
+        return exact_log_likelihood(theta, X).sum() + log_prior
+
+    found = []
+    for d in (0, 1):
+        q = np.log(start)
+        options = {"xatol": 1e-3, "fatol": 1e-2, "maxfev": 150}
+        q = optimize.minimize(
+            lambda q, d=d: -log_joint(q, d), q, method="Nelder-Mead", options=options
+        ).x
+        step = 0.01 * np.eye(2)
+        curve = [2 * log_joint(q, d) - log_joint(q + s, d) - log_joint(q - s, d) for s in step]
+        sd = 0.01 / np.sqrt(np.maximum(curve, 1e-4))
+        axes = [q[j] + width * 1.5 * sd[j] * np.linspace(-1, 1, n) for j in (0, 1)]
+        grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+        values = np.array([log_joint(g, d) for g in grid])
+        cell = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
+        found.append((grid, values, logsumexp(values) + np.log(cell)))
+    log_z = np.array([f[2] for f in found])
+    best = int(log_z.argmax())
+    grid, values, _ = found[best]
+    weight = np.exp(values - logsumexp(values))
+    mean = weight @ grid
+    sd = np.sqrt(weight @ (grid - mean) ** 2)
+    return float(np.exp(log_z[1] - logsumexp(log_z))), mean, sd, float(logsumexp(log_z))
+
+
+def compare(samples, exact):
+    """Errors of the means in exact sds, ratios of the sds, error of P(d = 1)."""
+    p, mean, sd, _ = exact
+    q = np.log(samples[:, 1:])
+    return np.r_[
+        np.abs(q.mean(axis=0) - mean) / sd, q.std(axis=0) / sd, abs(samples[:, 0].mean() - p)
+    ]
+
+
+def region(samples, n, rng, widen=3.0):
+    """Draw n thetas around posterior samples, ``widen`` times as wide, in the prior's support."""
+    z = PRIOR.to_normal(samples)
+    rows = z[rng.integers(len(z), size=n)]
+    spread = widen * z.std(axis=0) * ~PRIOR.discrete
+    return PRIOR.from_normal(rows + spread * rng.standard_normal(rows.shape))
+
+
+def likelihood(n=20_000, flow="spline", seed=0):
+    """Train, time and score."""
+    reference = np.load(Path(__file__).parent / "double_moon_event_exact.npz")
+    theta = PRIOR.sample(int(n), random_state=seed)
+    X = events(theta, seed)
+    start = time.perf_counter()
+    nle = NLEEstimator(prior=PRIOR, flow=flow, random_state=seed).fit(theta, X)
+    seconds = time.perf_counter() - start
+    gap = reference["log_likelihood"].mean() - nle.score(reference["theta"], reference["X"])
+    print(f"{flow}, {n} events: {gap:.4f} nats from exact, {seconds:.0f} s, {nle.n_iter_} epochs")
+
+
+def posterior(n_thetas=10, seed=0):
+    """Train on 200,000 events; infer, refine, compare."""
+    theta = PRIOR.sample(200_000, random_state=seed)
+    X = events(theta, seed)
+    first = NLEEstimator(prior=PRIOR, random_state=seed).fit(theta, X)
+    thetas = PRIOR.sample(int(n_thetas), random_state=seed + 1)
+    for i, truth in enumerate(thetas):
+        X_obs = events(np.tile(truth, (500, 1)), 100 + i)
+        exact = exact_posterior(X_obs, truth[1:])
+        print(f"theta {truth.round(3)}, exact sds {exact[2].round(4)}, P(d = 1) {exact[0]:.3f}")
+        nle, rng = (
+            copy.deepcopy(first).set_params(warm_start=True, max_iter=8),
+            np.random.default_rng(i),
+        )
+        new_theta, new_X = np.empty((0, 3)), np.empty((0, 2))
+        for k in range(4):
+            for sampler in ("nested", "nuts"):
+                start = time.perf_counter()
+                samples = nle.sample_posterior(X_obs[None], 1000, sampler=sampler)[0]
+                seconds = time.perf_counter() - start
+                print(f"  round {k} {sampler:6} {compare(samples, exact).round(2)} {seconds:.0f} s")
+            if k < 3:
+                more = region(samples, 50_000, rng)
+                new_theta = np.concatenate([new_theta, more])
+                new_X = np.concatenate([new_X, events(more, 1000 + 10 * i + k)])
+                old = rng.choice(len(theta), 50_000, replace=False)
+                nle.fit(np.concatenate([new_theta, theta[old]]), np.concatenate([new_X, X[old]]))
+
+
+if __name__ == "__main__":
+    {"likelihood": likelihood, "posterior": posterior}[sys.argv[1]](*sys.argv[2:])

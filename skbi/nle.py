@@ -1,0 +1,643 @@
+"""Neural likelihood estimation: minimise -E log q(x | theta) over pairs (theta, x).
+
+Points of a set are independent given theta, so that log L(theta) = sum_i log q(x_i | theta) for any
+number of points. The posterior is L(theta) p(theta) / Z, sampled by `skbi.samplers`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+
+from skbi import samplers
+from skbi._data import Packed, axes_of
+from skbi.base import (
+    BaseDensityEstimator,
+    Maps,
+    Pairs,
+    blocks,
+    check_n_samples,
+    make_flow,
+    mixture_density,
+)
+from skbi.flows import CouplingFlow
+from skbi.networks import MLP
+from skbi.priors import Prior, RandomState, as_generator, from_normal, to_normal
+
+__all__ = ["NLEEstimator"]
+
+_POINTS = 2**13  # points that are in the flow at one time: few enough for the processor's cache
+_CONTEXT = 32  # width of the embedding of theta
+_NESTED_UP_TO = 8  # parameters; beyond, "auto" follows the gradient
+
+
+class NLEEstimator(BaseDensityEstimator):
+    """Learn the likelihood of single points from simulated pairs; sample posteriors from it.
+
+    Any number of independent points can be observed, parameters may be discrete, and the prior
+    may be changed after `fit`. Sampling works on one observation at a time.
+
+    Parameters
+    ----------
+    prior : JointPrior, an object with its methods, or None, default=None
+        Of the posterior. The pairs may come from any other distribution inside its support.
+        `fit`, `log_prob` and `sample_likelihood` do without.
+    flow : {"spline", "realnvp"}, default="spline"
+        Kind of coupling layer. On 20,000 events of the double moon splines end 0.037 nats from the
+        exact likelihood and affine maps 0.078, in about the same time.
+    n_transforms : int, default=6
+        Number of coupling layers.
+    hidden_layer_sizes : sequence of int, default=(64,)
+        Gated layers of the embedding of theta and of each coupling layer's network.
+    n_estimators : int, default=1
+        Members of an ensemble; the likelihood of a point is their equal-weight mixture.
+    batch_size : int or "auto", default="auto"
+        Points a step; "auto" is the power of two nearest 2.56 sqrt(n): 256 at 10,000 points.
+    learning_rate_init : float, default=5e-3
+        Highest learning rate, reached after a tenth of the steps; it ends at zero.
+    alpha : float, default=0.2
+        Weight decay of the coupling layers' networks.
+    max_iter : int, default=35
+        Epochs.
+    early_stopping : bool, default=True
+        Keep ``validation_fraction`` of the pairs aside, keep the weights that score best on them
+        and stop when they have not improved for ``n_iter_no_change`` epochs.
+    validation_fraction : float, default=0.1
+    n_iter_no_change : int, default=20
+    tol : float, default=1e-3
+        Improvement of the validation score, in nats a point, that counts.
+    dequantize : float or array-like of shape (d,), default=0
+        Width, in X's units, of uniform noise, centred on zero, that is added to the training
+        points: 1 for counts. A feature that is constant, that repeats others or takes few values
+        has no density without.
+    warm_start : bool, default=False
+        Continue from the weights of the last `fit`.
+    random_state : int, Generator, RandomState or None, default=None
+        Decides the fit and, unless they are given their own, the draws.
+    verbose : int, default=0
+        1 shows progress bars, of training and of sampling.
+    device : str, default="cpu"
+        Where to train, "cuda" for a GPU.
+
+    Attributes
+    ----------
+    flow_ : CouplingFlow
+        The trained flow (of the first member, in an ensemble).
+    members_ : list of Module
+        The ensemble.
+    n_features_in_, n_parameters_in_ : int
+        Width of a point, and of theta.
+    feature_names_in_, parameter_names_in_ : ndarray of str
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Mean training loss, -log q(x | theta) in nats a point, of each epoch.
+    validation_scores_ : list of float or None
+        Mean log q(x | theta) of the validation points after each epoch.
+    best_validation_score_ : float or None
+
+    References
+    ----------
+    Papamakarios et al., Sequential neural likelihood, 2018, https://arxiv.org/abs/1805.07226.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import stats
+    >>> from skbi import JointPrior, NLEEstimator
+    >>> prior = JointPrior({"mu": stats.norm(0, 1)})
+    >>> theta = prior.sample(500, random_state=0)
+    >>> X = theta + 0.5 * np.random.default_rng(1).normal(size=(500, 2))
+    >>> nle = NLEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, X)
+    >>> observed = X[None, :20]  # one set of 20 points
+    >>> nle.sample_posterior(observed, n_samples=100, nlive=50).shape
+    (1, 100, 1)
+
+    Two estimators of two models give a Bayes factor:
+
+    >>> log_z, error = nle.log_evidence(observed, nlive=50)
+    >>> other = NLEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, X + 2)
+    >>> bool(log_z[0] > other.log_evidence(observed, nlive=50)[0][0])
+    True
+
+    Errors of the likelihood add up over points. What counts is its accuracy inside the posterior,
+    where further simulations are best spent; they need no correction:
+
+    >>> _ = nle.set_params(warm_start=True, max_iter=3)
+    >>> for _ in range(2):
+    ...     more = nle.sample_posterior(observed, n_samples=200, nlive=100)[0]
+    ...     X_more = more + 0.5 * np.random.default_rng(2).normal(size=(200, 2))
+    ...     theta, X = np.concatenate([theta, more]), np.concatenate([X, X_more])
+    ...     nle = nle.fit(theta, X)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseDensityEstimator._parameter_constraints,
+        "dequantize": [Interval(Real, 0, None, closed="left"), "array-like"],
+    }
+
+    def __init__(
+        self,
+        *,
+        prior: Prior | None = None,
+        flow: str = "spline",
+        n_transforms: int = 6,
+        hidden_layer_sizes: Sequence[int] = (64,),
+        n_estimators: int = 1,
+        batch_size: int | str = "auto",
+        learning_rate_init: float = 5e-3,
+        alpha: float = 0.2,
+        max_iter: int = 35,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        tol: float = 1e-3,
+        dequantize: float | ArrayLike = 0.0,
+        warm_start: bool = False,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.prior = prior
+        self.flow = flow
+        self.n_transforms = n_transforms
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_estimators = n_estimators
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.dequantize = dequantize
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
+        """Log likelihood of each observation, summed over a set's points.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n, p)
+        X : array-like
+            n observations, paired with theta's rows; or one observation for all of them; or any
+            number of observations for a single theta. Points (n, d); sets, of any size, (n, S, d)
+            or a list of arrays (S_i, d).
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats; -inf for theta outside the prior's support.
+        """
+        table = self._check_theta(theta)
+        packed, _ = self._check_observations(X)
+        n = max(len(table), len(packed))
+        if {len(table), len(packed)} - {1, n}:
+            raise ValueError(
+                "theta and X must be paired row by row, or one of them must hold a single one; got "
+                f"{len(table)} rows of theta and {len(packed)} observations."
+            )
+        z, log_det = self._maps.theta.forward(table)
+        values = self._log_likelihood(self._double(), z, packed)
+        return np.where(np.isfinite(log_det), values, -np.inf)
+
+    def sample_likelihood(
+        self, theta: ArrayLike, n_samples: int = 1, *, random_state: RandomState = None
+    ) -> NDArray[np.float64]:
+        """Simulate points from the learnt likelihood.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n, p)
+        n_samples : int, default=1
+            Points for each theta.
+        random_state : int, Generator, RandomState or None, default=None
+            None uses the estimator's own.
+
+        Returns
+        -------
+        ndarray, shape (n, n_samples, d)
+        """
+        table = self._check_theta(theta)
+        check_n_samples(n_samples)
+        z, log_det = self._maps.theta.forward(table)
+        if not np.isfinite(log_det).all():
+            row = int(np.isfinite(log_det).argmin())
+            raise ValueError(
+                f"theta must lie in the prior's support; row {row} is {table[row].tolist()}."
+            )
+        rng = as_generator(self.random_state if random_state is None else random_state)
+        contexts = self._embed(self.members_, z)
+        points = np.empty((len(table), n_samples, self.n_features_in_))
+        for rows in blocks(len(table), max(1, _POINTS // n_samples)):
+            for columns in blocks(n_samples, _POINTS):
+                shape = points[rows, columns].shape
+                points[rows, columns] = self._draw([c[rows] for c in contexts], shape, rng)
+        return self._maps.X.mean + self._maps.X.scale * points
+
+    def sample_posterior(
+        self,
+        X_obs: Any,
+        n_samples: int = 1000,
+        *,
+        sampler: str = "auto",
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+        return_info: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Sample the posterior of each observation under the estimator's prior.
+
+        Parameters
+        ----------
+        X_obs : array-like
+            Sets of independent points, each set one observation: (n_obs, S, d), a list of arrays
+            (S_i, d), or one set as ``X[None]``. Single points, if the estimator was fitted on
+            vectors: (n_obs, d), each row an observation of its own, or one as (d,).
+        n_samples : int, default=1000
+            Draws for each observation.
+        sampler : {"auto", "nested", "nuts", "enumerate"}, default="auto"
+            "nested": `skbi.samplers.nested`, by dynesty; finds separate modes, takes discrete
+            parameters, gives the evidence. "nuts": `skbi.samplers.nuts`, by gradients; scales to
+            many parameters. "enumerate": exact, for discrete parameters only. "auto": "enumerate"
+            where possible, "nested" up to 8 parameters, "nuts" beyond.
+        n_jobs : int or None, default=None
+            Observations sampled in parallel, through joblib. The result does not depend on it.
+        random_state : int, Generator, RandomState or None, default=None
+            None uses the estimator's own.
+        return_info : bool, default=False
+            Return also what the sampler found besides the draws.
+        **options
+            Of the sampler, such as ``nlive=200`` or ``n_chains=8``. With several observations,
+            ``checkpoint_file`` gets the number of the observation before its suffix.
+
+        Returns
+        -------
+        samples : ndarray, shape (n_obs, n_samples, p), or (n_samples, p) for one observation
+        info : SamplerInfo or list of SamplerInfo
+            Only with ``return_info``; a list for a batch.
+
+        Raises
+        ------
+        ValueError
+            Before any sampling, if an argument cannot be used.
+
+        Warns
+        -----
+        UserWarning
+            If an observation lies outside the range of the training points, by how much; if
+            single points are each sampled on their own; if a sampler has not converged.
+        """
+        packed, single = self._check_observations(X_obs)
+        check_n_samples(n_samples)
+        prior = self._check_sampling(sampler, packed)
+        if sampler == "auto":
+            sampler = _choose(prior)
+        if sampler != "enumerate" and packed.sizes is None and len(packed) > 1:
+            warnings.warn(
+                f"X_obs is {len(packed)} single points, each an observation that is sampled on its "
+                "own. If they share one theta, pass X_obs[None].",
+                stacklevel=2,
+            )
+        rng = as_generator(self.random_state if random_state is None else random_state)
+        seeds = rng.integers(2**63, size=len(packed))
+        found = Parallel(n_jobs=n_jobs)(
+            delayed(_sample)(
+                Likelihood(self, packed[i : i + 1], prior),
+                n_samples,
+                sampler,
+                int(seeds[i]),
+                {"verbose": self.verbose, **_numbered(options, None if single else i)},
+            )
+            for i in range(len(packed))
+        )
+        samples, info = (list(part) for part in zip(*found, strict=True))
+        samples, info = (samples[0], info[0]) if single else (np.stack(samples), info)
+        return (samples, info) if return_info else samples
+
+    def log_evidence(
+        self,
+        X_obs: Any,
+        *,
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """Log of the evidence, log Z = log of the mean likelihood under the prior.
+
+        Parameters
+        ----------
+        X_obs, n_jobs, random_state, **options
+            As in `sample_posterior`, with the sampler "nested" (or "enumerate", for discrete
+            parameters only).
+
+        Returns
+        -------
+        log_z, error : float, or ndarrays of shape (n_obs,) for a batch
+            In nats. The standard error is that of the sampling, not of the learnt likelihood.
+        """
+        prior = self._check_prior()
+        sampler = "enumerate" if np.all(prior.discrete) else "nested"
+        options = {"n_jobs": n_jobs, "random_state": random_state, **options}
+        _, info = self.sample_posterior(X_obs, 1, sampler=sampler, return_info=True, **options)
+        if isinstance(info, samplers.SamplerInfo):
+            return info.log_evidence, info.log_evidence_error
+        values = np.array([(i.log_evidence, i.log_evidence_error) for i in info])
+        return values[:, 0], values[:, 1]
+
+    # ---- fitting
+
+    def _check_pairs(self, theta: ArrayLike, X: Any) -> Pairs:
+        data = super()._check_pairs(theta, X)
+        d = data.X.points.shape[1]
+        width = np.asarray(self.dequantize, dtype=np.float64)
+        if width.shape not in {(), (d,)} or not (width >= 0).all():
+            raise ValueError(
+                f"dequantize must be a width >= 0, or one for each of the {d} features; got "
+                f"{self.dequantize!r}."
+            )
+        _check_density_exists(data.X.points, np.flatnonzero(np.broadcast_to(width == 0, d)))
+        return data
+
+    def _check_varying(self, theta: NDArray[np.float64]) -> None:
+        """Accept a constant parameter when training goes on: a round may have settled it."""
+        if not (self.warm_start and hasattr(self, "members_")):
+            super()._check_varying(theta)
+
+    def _specify(self, data: Pairs, maps: Maps) -> dict[str, Any]:
+        return {
+            "n_axes": data.X.n_axes,
+            "n_parameters": data.theta.shape[1],
+            "n_features": data.X.points.shape[1],
+            "flow": self.flow,
+            "n_transforms": self.n_transforms,
+            "hidden_layer_sizes": tuple(int(h) for h in self.hidden_layer_sizes),
+        }
+
+    def _build(self, spec: dict[str, Any]) -> ConditionalDensity:
+        sizes = spec["hidden_layer_sizes"]
+        embedding = MLP(spec["n_parameters"], _CONTEXT, sizes)
+        options = {"n_transforms": spec["n_transforms"], "hidden_layer_sizes": sizes}
+        return ConditionalDensity(
+            embedding, make_flow(spec["flow"], spec["n_features"], _CONTEXT, **options)
+        )
+
+    def _loss(
+        self, member: ConditionalDensity, data: Pairs, maps: Maps, rng: np.random.Generator
+    ) -> Callable[[Tensor, float], Tensor]:
+        like = next(member.parameters())
+        z = torch.as_tensor(maps.theta.forward(data.theta)[0]).to(like)
+        x = torch.as_tensor(maps.X.forward(data.X.points)).to(like)
+        owner = torch.as_tensor(data.X.owners(), device=like.device)
+        log_scale = float(np.log(maps.X.scale).sum())
+        width = torch.as_tensor(self.dequantize / maps.X.scale).to(like)
+        noise = torch.Generator(like.device).manual_seed(int(rng.integers(2**63)))
+
+        def loss(rows: Tensor, part: float) -> Tensor:
+            points = x[rows]
+            if width.any():  # fresh at every step: a fixed one is learnt by heart
+                uniform = torch.rand(points.shape, generator=noise, device=like.device)
+                points = points + width * (uniform - 0.5)
+            return log_scale - member.flow.log_prob(points, member.embed(z[owner[rows]]))
+
+        return loss
+
+    def _rows(self, pairs: NDArray[np.int64], X: Packed) -> NDArray[np.int64]:
+        """Return the points of these pairs."""
+        return np.flatnonzero(np.isin(X.owners(), pairs))
+
+    def _batch_size(self, n_train: int) -> int:
+        return 2 * super()._batch_size(n_train)
+
+    def _describe(self, X: Any, data: Pairs, histories: list[Any], resumed: bool) -> None:
+        super()._describe(X, data, histories, resumed)
+        points = np.vstack([data.X.points, self._seen]) if resumed else data.X.points
+        self._seen = np.array([points.min(axis=0), points.max(axis=0)])
+
+    # ---- evaluation
+
+    def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
+        """Accept sets also after a fit on single points."""
+        return super()._check_observations(X, 3 if axes_of(X) == 3 else n_axes)
+
+    def _check_prior(self) -> Prior:
+        if self.prior is None:
+            raise ValueError(
+                "Sampling the posterior needs a prior: nle.set_params(prior=JointPrior({...}))."
+            )
+        if len(self.prior.names) != self.n_parameters_in_:
+            raise ValueError(
+                f"The prior has {len(self.prior.names)} parameters {tuple(self.prior.names)}; the "
+                f"likelihood was learnt for {self.n_parameters_in_} "
+                f"{self.parameter_names_in_.tolist()}."
+            )
+        return self.prior
+
+    def _check_sampling(self, sampler: str, packed: Packed) -> Prior:
+        if sampler not in ("auto", *_SAMPLERS):
+            raise ValueError(
+                f"sampler must be one of {sorted(('auto', *_SAMPLERS))}; got {sampler!r}."
+            )
+        prior = self._check_prior()
+        scale, (low, high) = self._maps.X.scale, self._seen
+        beyond = np.maximum(low - packed.points, packed.points - high).max(axis=0) / scale
+        worst = int(beyond.argmax())
+        if beyond[worst] > 0.1:
+            values = packed.points[:, worst]
+            warnings.warn(
+                f"X_obs lies outside the training points: feature {worst} spans "
+                f"[{values.min():.4g}, {values.max():.4g}], in training [{low[worst]:.4g}, "
+                f"{high[worst]:.4g}]; that is {beyond[worst]:.1f} standard deviations beyond. The "
+                "likelihood there is a guess.",
+                stacklevel=3,
+            )
+        return prior
+
+    @torch.no_grad()
+    def _embed(self, members: list[ConditionalDensity], z: NDArray[np.float64]) -> list[Tensor]:
+        z = torch.as_tensor(z).to(next(members[0].parameters()))
+        return [member.embed(z) for member in members]
+
+    @torch.no_grad()
+    def _log_likelihood(
+        self, members: list[ConditionalDensity], z: NDArray[np.float64], packed: Packed
+    ) -> NDArray[np.float64]:
+        """Sum log q(x | z) over the points of each observation; z is embedded once."""
+        contexts = self._embed(members, z)
+        x = torch.as_tensor(self._maps.X.forward(packed.points)).to(contexts[0])
+        log_scale = np.log(self._maps.X.scale).sum()
+        if len(packed) == 1:
+            return _sum_points(members, contexts, x) - log_scale * len(x)
+        owners = packed.owners()
+        values = np.empty(len(x))
+        for rows in blocks(len(x), _POINTS):
+            if len(z) == 1:
+                values[rows] = mixture_density(members, x[None, rows], contexts)[0].cpu()
+            else:
+                paired = [c[owners[rows]] for c in contexts]
+                values[rows] = mixture_density(members, x[rows], paired).cpu()
+        return np.bincount(owners, values - log_scale, minlength=len(packed))
+
+
+class ConditionalDensity(nn.Module):
+    """q(x | z): an embedding of the parameters, then a conditional flow."""
+
+    def __init__(self, embedding: MLP, flow: CouplingFlow) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.flow = flow
+
+    def embed(self, z: Tensor) -> Tensor:
+        """Embed parameters, (n, c)."""
+        return self.embedding(z)
+
+
+def _sum_points(
+    members: list[ConditionalDensity], contexts: list[Tensor], x: Tensor
+) -> NDArray[np.float64]:
+    """Log density of all points x (S, d) under every context, summed, (m,)."""
+    m, total = len(contexts[0]), np.zeros(len(contexts[0]))
+    for points in blocks(len(x), _POINTS):
+        part = x[points]
+        for rows in blocks(m, max(1, _POINTS // len(part))):
+            some = [c[rows] for c in contexts]
+            density = mixture_density(members, part.expand(len(some[0]), -1, -1), some)
+            total[rows] += density.double().sum(dim=1).cpu().numpy()
+    return total
+
+
+class Likelihood:
+    """log L(theta) of one observation, for the samplers; `==` compares networks and data."""
+
+    def __init__(self, estimator: NLEEstimator, observation: Packed, prior: Prior) -> None:
+        self.estimator, self.observation, self.prior = estimator, observation, prior
+
+    def __call__(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log likelihood of theta (m, p), in single precision, (m,)."""
+        z, _ = self.estimator._maps.theta.forward(theta)
+        return self.estimator._log_likelihood(self.estimator.members_, z, self.observation)
+
+    def value_and_gradient(
+        self, z: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log likelihood (m,) and gradient (m, p) at the Gaussian coordinates z of the prior."""
+        estimator, maps = self.estimator, self.estimator._maps
+        inner, slopes = self._coordinates(z)
+        x = torch.as_tensor(maps.X.forward(self.observation.points))
+        value, gradient = np.zeros(len(z)), np.zeros(z.shape)
+        for points in blocks(len(x), _POINTS):
+            for rows in blocks(len(z), max(1, _POINTS // len(x[points]))):
+                like = next(estimator.members_[0].parameters())
+                w = torch.as_tensor(inner[rows]).to(like).requires_grad_()
+                contexts = [member.embed(w) for member in estimator.members_]
+                part = x[points].to(like).expand(len(w), -1, -1)
+                total = mixture_density(estimator.members_, part, contexts).double().sum(dim=1)
+                (slope,) = torch.autograd.grad(total.sum(), w)
+                value[rows] += total.detach().cpu().numpy()
+                gradient[rows] += slope.double().cpu().numpy()
+        value -= np.log(maps.X.scale).sum() * len(x)
+        return value, np.einsum("mi,mij->mj", gradient, slopes)
+
+    def _coordinates(
+        self, z: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what the network reads at z, (m, p), and its Jacobian, (m, p, p)."""
+        maps = self.estimator._maps.theta
+        m, p = z.shape
+        if maps.prior is self.prior:
+            return maps.scaled(z), np.broadcast_to(np.diag(1 / maps.scale), (m, p, p))
+
+        def read(z: NDArray[np.float64]) -> NDArray[np.float64]:
+            theta = from_normal(self.prior, z)
+            return maps.scaled(theta if maps.prior is None else to_normal(maps.prior, theta))
+
+        slopes, step = np.zeros((m, p, p)), 1e-5
+        for j in np.flatnonzero(~np.asarray(self.prior.discrete)):
+            move = step * np.eye(p)[j]
+            slopes[:, :, j] = (read(z + move) - read(z - move)) / (2 * step)
+        return read(z), slopes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Likelihood):
+            return NotImplemented
+        if not np.array_equal(self.observation.points, other.observation.points):
+            return False
+        mine, theirs = self.estimator.members_, other.estimator.members_
+        return len(mine) == len(theirs) and all(
+            torch.equal(a.cpu(), b.cpu())
+            for one, two in zip(mine, theirs, strict=True)
+            for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+        )
+
+    __hash__ = None
+
+
+_SAMPLERS = ("enumerate", "nested", "nuts")
+
+
+def _choose(prior: Prior) -> str:
+    if np.all(prior.discrete):
+        return "enumerate"
+    return "nested" if len(prior.names) <= _NESTED_UP_TO else "nuts"
+
+
+def _sample(
+    likelihood: Likelihood, n_samples: int, sampler: str, seed: int, options: dict[str, Any]
+) -> tuple[NDArray[np.float64], samplers.SamplerInfo]:
+    rng, prior = np.random.default_rng(seed), likelihood.prior
+    if sampler == "nuts":
+        return samplers.nuts(likelihood, prior, n_samples, rng, **options)
+    if sampler == "nested":
+        return samplers.nested(likelihood, prior, n_samples, rng, **options)
+    options.pop("verbose")
+    return samplers.enumerate_all(likelihood, prior, n_samples, rng, **options)
+
+
+def _numbered(options: dict[str, Any], i: int | None) -> dict[str, Any]:
+    """Give every observation of a batch a checkpoint of its own."""
+    path = options.get("checkpoint_file")
+    if path is None or i is None:
+        return options
+    stem, suffix = os.path.splitext(os.fspath(path))
+    return {**options, "checkpoint_file": f"{stem}-{i}{suffix}"}
+
+
+def _check_density_exists(points: NDArray[np.float64], columns: NDArray[np.int64]) -> None:
+    """Refuse columns without a density: constant ones and linear combinations of others."""
+    points = points[:, columns]
+    spread = points.std(axis=0)
+    constant = columns[spread <= 1e-12 * np.maximum(np.abs(points).max(axis=0), 1e-300)]
+    hint = "Drop one, or use dequantize= to add noise of a width that you choose."
+    if len(constant):
+        raise ValueError(
+            f"Features {constant.tolist()} of X are constant, and have no density. {hint}"
+        )
+    if len(points) > points.shape[1] > 1:
+        values, vectors = np.linalg.eigh(np.corrcoef(points.T))
+        if values[0] < 1e-10:
+            repeated = columns[np.abs(vectors[:, 0]) > 1e-3]
+            raise ValueError(
+                f"Features {repeated.tolist()} of X repeat each other (one is a linear combination "
+                f"of the others), and have no joint density. {hint}"
+            )
+    n_values = np.array([len(np.unique(x)) for x in points.T])
+    if len(points) >= 100 and (n_values < len(points) / 20).any():
+        warnings.warn(
+            f"Features {columns[n_values < len(points) / 20].tolist()} of X take few distinct "
+            "values, and a density is a poor description of them. For counts, use dequantize=1.",
+            stacklevel=5,
+        )
