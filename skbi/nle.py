@@ -131,12 +131,15 @@ class NLEEstimator(BaseDensityEstimator):
     True
 
     Errors of the likelihood add up over points. What counts is its accuracy inside the posterior,
-    where further simulations are best spent; they need no correction:
+    where further simulations are best spent. They need no correction; keep the old ones, for the
+    likelihood elsewhere:
 
-    >>> _ = nle.set_params(warm_start=True, max_iter=3)
+    >>> _ = nle.set_params(warm_start=True, learning_rate_init=1e-3)
+    >>> rng = np.random.default_rng(2)
     >>> for _ in range(2):
-    ...     more = nle.sample_posterior(observed, n_samples=200, nlive=100)[0]
-    ...     X_more = more + 0.5 * np.random.default_rng(2).normal(size=(200, 2))
+    ...     more = nle.sample_posterior(observed, n_samples=100, sampler="nuts")[0]
+    ...     more = more + 2 * more.std(axis=0) * rng.normal(size=more.shape)  # somewhat wider
+    ...     X_more = more + 0.5 * rng.normal(size=(100, 2))
     ...     theta, X = np.concatenate([theta, more]), np.concatenate([X, X_more])
     ...     nle = nle.fit(theta, X)
     """
@@ -299,8 +302,9 @@ class NLEEstimator(BaseDensityEstimator):
         Warns
         -----
         UserWarning
-            If an observation lies outside the range of the training points, by how much; if
-            single points are each sampled on their own; if a sampler has not converged.
+            If an observation lies outside the range of the training points, by how much; if draws
+            lie outside that of the training parameters; if single points are each sampled on their
+            own; if a sampler has not converged.
         """
         packed, single = self._check_observations(X_obs)
         check_n_samples(n_samples)
@@ -326,6 +330,7 @@ class NLEEstimator(BaseDensityEstimator):
             for i in range(len(packed))
         )
         samples, info = (list(part) for part in zip(*found, strict=True))
+        self._check_draws(np.concatenate(samples))
         samples, info = (samples[0], info[0]) if single else (np.stack(samples), info)
         return (samples, info) if return_info else samples
 
@@ -425,8 +430,10 @@ class NLEEstimator(BaseDensityEstimator):
 
     def _describe(self, X: Any, data: Pairs, histories: list[Any], resumed: bool) -> None:
         super()._describe(X, data, histories, resumed)
-        points = np.vstack([data.X.points, self._seen]) if resumed else data.X.points
-        self._seen = np.array([points.min(axis=0), points.max(axis=0)])
+        seen = data.X.points, data.theta
+        if resumed:
+            seen = [np.vstack(pair) for pair in zip(self._seen, seen, strict=True)]
+        self._seen = [np.array([x.min(axis=0), x.max(axis=0)]) for x in seen]
 
     # ---- evaluation
 
@@ -453,7 +460,7 @@ class NLEEstimator(BaseDensityEstimator):
                 f"sampler must be one of {sorted(('auto', *_SAMPLERS))}; got {sampler!r}."
             )
         prior = self._check_prior()
-        scale, (low, high) = self._maps.X.scale, self._seen
+        scale, (low, high) = self._maps.X.scale, self._seen[0]
         beyond = np.maximum(low - packed.points, packed.points - high).max(axis=0) / scale
         worst = int(beyond.argmax())
         if beyond[worst] > 0.1:
@@ -466,6 +473,18 @@ class NLEEstimator(BaseDensityEstimator):
                 stacklevel=3,
             )
         return prior
+
+    def _check_draws(self, samples: NDArray[np.float64]) -> None:
+        low, high = self._seen[1]
+        outside = (samples < low) | (samples > high)
+        share = outside.any(axis=1).mean()
+        if share > 0.01:
+            names = [n for n, o in zip(self.prior.names, outside.any(axis=0), strict=True) if o]
+            warnings.warn(
+                f"{share:.0%} of the draws lie outside the range of the training parameters (in "
+                f"{names}), where the likelihood is a guess. Train on simulations there too.",
+                stacklevel=3,
+            )
 
     @torch.no_grad()
     def _embed(self, members: list[ConditionalDensity], z: NDArray[np.float64]) -> list[Tensor]:
@@ -527,9 +546,13 @@ class Likelihood:
         self.estimator, self.observation, self.prior = estimator, observation, prior
 
     def __call__(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log likelihood of theta (m, p), in single precision, (m,)."""
+        """Log likelihood of theta (m, p), in single precision, (m,).
+
+        Far outside the training parameters the network can overflow: no likelihood there.
+        """
         z, _ = self.estimator._maps.theta.forward(theta)
-        return self.estimator._log_likelihood(self.estimator.members_, z, self.observation)
+        value = self.estimator._log_likelihood(self.estimator.members_, z, self.observation)
+        return np.where(np.isnan(value), -np.inf, value)
 
     def value_and_gradient(
         self, z: NDArray[np.float64]

@@ -394,3 +394,12 @@ def test_data_beyond_the_training_points_are_reported(fitted, feature, sign):
     X_obs[0, 0, feature] = edge + 3 * sign * X[:, feature].std()
     with pytest.warns(UserWarning, match=rf"feature {feature} .* 3\.0 standard deviations"):
         fitted._check_sampling("nested", fitted._check_observations(X_obs)[0])
+
+
+def test_draws_beyond_the_training_parameters_are_reported():
+    """The pairs reach up to mu = 1, the observed point is at 3."""
+    theta, X = points()
+    low = theta[:, 1] < 1
+    nle = NLEEstimator(prior=PRIOR, **QUICK).fit(theta[low], X[low])
+    with pytest.warns(UserWarning, match=r"outside the range .*'mu'.* a guess"):
+        nle.sample_posterior(np.array([3.0, 3.0]), 20, **SHORT)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from hierarchical import Hierarchical
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -57,30 +58,6 @@ def test_defaults_recover_a_conjugate_gaussian_posterior(p):
 
 
 # ---- normalised densities
-
-
-class Hierarchical:
-    """A dependent prior: scale ~ Exponential(1), value ~ Normal(0, scale)."""
-
-    names = ("scale", "value")
-    discrete = np.array([False, False])
-    support = np.array([[0.0, np.inf], [-np.inf, np.inf]])
-
-    def ppf(self, u):
-        scale = stats.expon.ppf(u[:, 0])
-        return np.column_stack([scale, stats.norm.ppf(u[:, 1], scale=scale)])
-
-    def cdf(self, theta):
-        scale, value = np.asarray(theta).T
-        return np.column_stack([stats.expon.cdf(scale), stats.norm.cdf(value, scale=scale)])
-
-    def log_prob(self, theta):
-        scale, value = np.asarray(theta).T
-        value = stats.norm.logpdf(value, scale=np.where(scale > 0, scale, 1))
-        return stats.expon.logpdf(scale) + value
-
-    def sample(self, n, random_state=None):
-        return self.ppf(np.random.default_rng(random_state).random((n, 2)))
 
 
 PRIORS = {

@@ -28,7 +28,7 @@ def events(theta, seed):
     return DoubleMoonSimulator(n_points=1, random_state=seed).transform(theta)[:, 0]
 
 
-def exact_log_likelihood(theta, X, n_angles=1500):
+def exact_log_likelihood(theta, X, n_angles=400):
     """Log p(x | theta), by quadrature over the angle; theta (3,), X (n, 2)."""
     d, sigma, t = theta
     angle = (np.arange(n_angles) + 0.5) * np.pi / n_angles
@@ -39,45 +39,51 @@ def exact_log_likelihood(theta, X, n_angles=1500):
     return kernel - np.log(2 * np.pi * sigma**2 * t * n_angles)
 
 
-def exact_posterior(X, start, width=4, n=13):
-    """Probability of d = 1; mean and sd of (ln sigma, ln t), by a grid around the mode."""
+class ExactPosterior:
+    """The posterior of X on a grid of (ln sigma, ln t) around the mode, for each d."""
 
-    def log_joint(q, d):
-        theta = np.array([d, *np.exp(q)])
-        log_prior = PRIOR.log_prob(theta[None])[0] + q.sum()
-        return exact_log_likelihood(theta, X).sum() + log_prior
+    def __init__(self, X, start, width=5, n=21):
+        tables, log_weights, self.cells = [], [], {}
+        for d in (0, 1):
 
-    found = []
-    for d in (0, 1):
-        q = np.log(start)
-        options = {"xatol": 1e-3, "fatol": 1e-2, "maxfev": 150}
-        q = optimize.minimize(
-            lambda q, d=d: -log_joint(q, d), q, method="Nelder-Mead", options=options
-        ).x
-        step = 0.01 * np.eye(2)
-        curve = [2 * log_joint(q, d) - log_joint(q + s, d) - log_joint(q - s, d) for s in step]
-        sd = 0.01 / np.sqrt(np.maximum(curve, 1e-4))
-        axes = [q[j] + width * 1.5 * sd[j] * np.linspace(-1, 1, n) for j in (0, 1)]
-        grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
-        values = np.array([log_joint(g, d) for g in grid])
-        cell = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
-        found.append((grid, values, logsumexp(values) + np.log(cell)))
-    log_z = np.array([f[2] for f in found])
-    best = int(log_z.argmax())
-    grid, values, _ = found[best]
-    weight = np.exp(values - logsumexp(values))
-    mean = weight @ grid
-    sd = np.sqrt(weight @ (grid - mean) ** 2)
-    return float(np.exp(log_z[1] - logsumexp(log_z))), mean, sd, float(logsumexp(log_z))
+            def log_joint(q, d=d):
+                theta = np.array([d, *np.exp(q)])
+                log_prior = PRIOR.log_prob(theta[None])[0] + q.sum()
+                return exact_log_likelihood(theta, X).sum() + log_prior
+
+            options = {"xatol": 1e-3, "fatol": 1e-2, "maxfev": 150}
+            found = optimize.minimize(
+                lambda q: -log_joint(q), np.log(start[1:]), method="Nelder-Mead", options=options
+            )
+            mode, step = found.x, 0.01 * np.eye(2)
+            bend = [2 * log_joint(mode) - log_joint(mode + s) - log_joint(mode - s) for s in step]
+            sd = 0.01 / np.sqrt(np.maximum(bend, 1e-4))
+            axes = mode[:, None] + width * sd[:, None] * np.linspace(-1, 1, n)
+            grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+            self.cells[d] = axes[:, 1] - axes[:, 0]
+            values = np.array([log_joint(q) for q in grid])
+            tables.append(np.column_stack([np.full(n**2, d), grid]))
+            log_weights.append(values + np.log(self.cells[d]).sum())
+        self.table, log_weights = np.vstack(tables), np.concatenate(log_weights)
+        self.log_evidence = logsumexp(log_weights)
+        self.weights = np.exp(log_weights - self.log_evidence)
+        self.mean = self.weights @ self.table
+        self.sd = np.sqrt(self.weights @ (self.table - self.mean) ** 2)
+
+    def sample(self, n, rng):
+        """Draw theta (n, 3), uniformly within the cells of the grid."""
+        rows = self.table[rng.choice(len(self.table), size=n, p=self.weights)]
+        cells = np.array([self.cells[d] for d in rows[:, 0]])
+        q = rows[:, 1:] + cells * rng.uniform(-0.5, 0.5, size=(n, 2))
+        return np.column_stack([rows[:, 0], np.exp(q)])
 
 
 def compare(samples, exact):
-    """Errors of the means in exact sds, ratios of the sds, error of P(d = 1)."""
-    p, mean, sd, _ = exact
+    """Errors of the means of (ln sigma, ln t) in sds, ratios of the sds, error of P(d = 1)."""
     q = np.log(samples[:, 1:])
-    return np.r_[
-        np.abs(q.mean(axis=0) - mean) / sd, q.std(axis=0) / sd, abs(samples[:, 0].mean() - p)
-    ]
+    mean, sd = exact.mean[1:], exact.sd[1:]
+    wrong = abs(samples[:, 0].mean() - exact.mean[0])
+    return np.r_[np.abs(q.mean(axis=0) - mean) / sd, q.std(axis=0) / sd, wrong]
 
 
 def region(samples, n, rng, widen=3.0):
@@ -108,8 +114,8 @@ def posterior(n_thetas=10, seed=0):
     thetas = PRIOR.sample(int(n_thetas), random_state=seed + 1)
     for i, truth in enumerate(thetas):
         X_obs = events(np.tile(truth, (500, 1)), 100 + i)
-        exact = exact_posterior(X_obs, truth[1:])
-        print(f"theta {truth.round(3)}, exact sds {exact[2].round(4)}, P(d = 1) {exact[0]:.3f}")
+        exact = ExactPosterior(X_obs, truth)
+        print(f"theta {truth.round(3)}, exact sds {exact.sd.round(4)}")
         nle, rng = (
             copy.deepcopy(first).set_params(warm_start=True, max_iter=8),
             np.random.default_rng(i),

@@ -1,0 +1,118 @@
+"""Learn the likelihood of double moon events; infer the parameters behind 500 observed ones.
+
+An event is one point on one of two noisy arcs. Its parameters: which arc (d, 0 or 1), the noise
+sigma, and the vertical dilation t. Takes about four minutes on two cores and writes four pictures
+next to this file:
+
+    pip install -c tests/constraints.txt -e ".[plot]" && python examples/double_moon_nle.py
+"""
+
+from pathlib import Path
+
+import corner
+import matplotlib.pyplot as plt
+import numpy as np
+from benchmarks.double_moon_events import ExactPosterior, events, region
+from matplotlib.lines import Line2D
+
+from skbi import DoubleMoonSimulator, NLEEstimator
+
+PICTURES = Path(__file__).parent / "pictures"
+LABELS = ["$d$", r"$\sigma$", "$t$"]
+COLOURS = ["#0072b2", "#d55e00", "#009e73"]
+STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+         "legend.frameon": False, "lines.linewidth": 1.2, "savefig.dpi": 160}  # fmt: skip
+
+
+def main():
+    """Simulate, fit, infer, draw."""
+    prior, rng = DoubleMoonSimulator.prior("event"), np.random.default_rng(0)
+    theta = prior.sample(50_000, random_state=rng)
+    X = events(theta, seed=0)
+    truth = np.array([1.0, 0.05, 0.8])
+    X_obs = events(np.tile(truth, (500, 1)), seed=1)
+
+    nle = NLEEstimator(prior=prior, random_state=0, verbose=1).fit(theta, X)
+    loss, scores = nle.loss_curve_, nle.validation_scores_
+
+    # Errors add up over 500 events: learn more where the posterior is, keeping the old events
+    first = nle.sample_posterior(X_obs[None], sampler="nuts")[0]
+    more = region(first, 50_000, rng)
+    nle.set_params(warm_start=True, learning_rate_init=1e-3, max_iter=8)
+    nle.fit(np.concatenate([theta, more]), np.concatenate([X, events(more, seed=2)]))
+
+    samples, info = nle.sample_posterior(X_obs[None], 2000, nlive=300, return_info=True)
+    exact = ExactPosterior(X_obs, truth)
+    log_z, error = info[0].log_evidence, info[0].log_evidence_error
+    print(f"evidence: log Z = {log_z:.1f} +- {error:.1f}, exact {exact.log_evidence:.1f}")
+
+    PICTURES.mkdir(exist_ok=True)
+    with plt.rc_context(STYLE):
+        for name, figure in {
+            "prior": draw_prior(theta),
+            "loss": draw_loss(loss, scores),
+            "generated": draw_generated(nle, prior.sample(4, random_state=4)),
+            "posterior": draw_posterior(samples[0], exact.sample(20_000, rng), truth),
+        }.items():
+            path = PICTURES / f"double_moon_nle_{name}.png"
+            figure.savefig(path)
+            print("wrote", path)
+
+
+def draw_prior(theta):
+    """Draw histograms of the prior's draws."""
+    figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained")
+    bins = [[-0.25, 0.25, 0.75, 1.25], 60, 60]
+    for ax, label, column, edges in zip(axes, LABELS, theta.T, bins, strict=True):
+        ax.hist(column, edges, density=True, color=COLOURS[0], alpha=0.8)
+        ax.set(xlabel=label, yticks=[])
+    axes[0].set(ylabel="prior density", xticks=[0, 1])
+    return figure
+
+
+def draw_loss(loss, scores):
+    """Draw what training and validation events scored after each epoch of the first fit."""
+    figure, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    epochs = np.arange(1, len(loss) + 1)
+    ax.plot(epochs, loss, color=COLOURS[0], label="training")
+    ax.plot(epochs, np.negative(scores), color=COLOURS[1], label="validation")
+    ax.set(xlabel="epoch", ylabel=r"$-\log\, q(x \mid \theta)$ [nats an event]")
+    ax.legend()
+    return figure
+
+
+def draw_generated(nle, theta, n=1000):
+    """Draw simulated events above events drawn from the learnt likelihood, for each theta."""
+    generated = nle.sample_likelihood(theta, n)
+    figure, axes = plt.subplots(2, 4, figsize=(9, 4.4), sharex="col", sharey="col")
+    for (top, bottom), row, points in zip(axes.T, theta, generated, strict=True):
+        simulated = events(np.tile(row, (n, 1)), seed=5)
+        for ax, x, colour in ((top, simulated, COLOURS[0]), (bottom, points, COLOURS[1])):
+            ax.scatter(*x.T, s=3, color=colour, alpha=0.6, linewidths=0)
+        top.set_title(", ".join(f"{a} = {v:.2g}" for a, v in zip(LABELS, row, strict=True)), size=9)
+        bottom.set_xlabel("$x_1$")
+    axes[0, 0].set_ylabel("simulated\n$x_2$")
+    axes[1, 0].set_ylabel("generated\n$x_2$")
+    figure.tight_layout()
+    return figure
+
+
+def draw_posterior(samples, exact, truth):
+    """Draw the learnt posterior of sigma and t over the exact one, the truth marked."""
+    figure = plt.figure(figsize=(5.5, 5.5))
+    ranges = [tuple(np.quantile(column, [5e-4, 1 - 5e-4])) for column in exact[:, 1:].T]
+    for draws, colour in ((exact, "0.45"), (samples, COLOURS[1])):
+        corner.corner(
+            draws[:, 1:], fig=figure, labels=LABELS[1:], truths=truth[1:], truth_color="black",
+            color=colour, range=ranges, bins=40, smooth=1.2, smooth1d=1.2, plot_datapoints=False,
+            plot_density=False, max_n_ticks=4, levels=(0.393, 0.865), hist_kwargs={"density": True},
+        )  # fmt: skip
+    chances = [f"P(d = 1) = {draws[:, 0].mean():.3f}" for draws in (exact, samples)]
+    names = [f"exact, {chances[0]}", f"learnt, {chances[1]}", "truth"]
+    lines = [Line2D([], [], color=c) for c in ("0.45", COLOURS[1], "black")]
+    figure.legend(lines, names, loc="upper right", bbox_to_anchor=(0.97, 0.95))
+    return figure
+
+
+if __name__ == "__main__":
+    main()
