@@ -51,6 +51,14 @@ class Packed:
         start, stop, _ = rows.indices(len(self))
         return Packed(self.points[edges[start] : edges[stop]], self.sizes[rows])
 
+    def take(self, rows: NDArray[np.int64]) -> Packed:
+        """Pick observations by index."""
+        if self.sizes is None:
+            return Packed(self.points[rows])
+        sizes, starts = self.sizes[rows], (np.cumsum(self.sizes) - self.sizes)[rows]
+        offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return Packed(self.points[np.repeat(starts, sizes) + offsets], sizes)
+
     def owners(self) -> NDArray[np.int64]:
         """Return the observation of each point, (N,)."""
         n = np.arange(len(self))

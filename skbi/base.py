@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
@@ -26,6 +28,7 @@ from skbi.training import History, Schedule, seeded, train
 
 __all__ = [
     "BaseDensityEstimator",
+    "Familiar",
     "FeatureMap",
     "Maps",
     "Pairs",
@@ -37,6 +40,9 @@ __all__ = [
 ]
 
 FLOWS = {"realnvp": RealNVP, "spline": NeuralSplineFlow}
+
+_REMEMBERED = 2000  # training observations that others are compared with, and as many held out
+_NEAREST = 5
 
 
 def make_flow(flow: str, n_features: int, n_context: int, **options: Any) -> CouplingFlow:
@@ -144,6 +150,50 @@ class Maps:
         return X.tensors(self.X.forward(X.points), like)
 
 
+@dataclass(frozen=True)
+class Familiar:
+    """How far from training simulations other ones lie: the distance to the nearest few of them.
+
+    Summaries are decorrelated first. Held-out simulations tell how large distances are by chance:
+    by counting, and beyond the largest tenth of them by the power law of their tail (Hill 1975),
+    taken heavier by its standard error, lest few of them raise false alarms.
+    """
+
+    mean: NDArray[np.float64]
+    whiten: NDArray[np.float64]
+    references: NDArray[np.float64]
+    distances: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, learnt: NDArray[np.float64], aside: NDArray[np.float64]) -> Self:
+        """Remember summaries (n, k) and the distances of those kept aside (m, k)."""
+        mean = learnt.mean(axis=0)
+        values, vectors = np.linalg.eigh((learnt - mean).T @ (learnt - mean) / len(learnt))
+        whiten = vectors / np.sqrt(np.maximum(values, 1e-6 * max(values[-1], 1e-300)))
+        bare = cls(mean, whiten, (learnt - mean) @ whiten, np.empty(0))
+        return cls(mean, whiten, bare.references, np.sort(bare.distance(aside)))
+
+    def distance(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Distance to the nearest few training simulations, (n,)."""
+        k = min(_NEAREST, len(self.references)) - 1
+        x = (summaries - self.mean) @ self.whiten
+        parts = [cdist(x[rows], self.references) for rows in blocks(len(x), _REMEMBERED)]
+        return np.concatenate([np.partition(part, k, axis=1)[:, k] for part in parts])
+
+    def p_values(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of simulations that are further out, (n,)."""
+        distance, m = self.distance(summaries), len(self.distances)
+        p_values = (1 + m - np.searchsorted(self.distances, distance)) / (m + 1)
+        largest = m // 10
+        edge = self.distances[-largest - 1]
+        if largest < 5 or edge == 0:
+            return p_values
+        tail = np.log(self.distances[-largest:] / edge).mean() * (1 + largest**-0.5)
+        beyond = distance > edge
+        p_values[beyond] = largest / m * (distance[beyond] / edge) ** (-1 / max(tail, 1e-3))
+        return p_values
+
+
 class BaseDensityEstimator(BaseEstimator, ABC):
     """Base of the estimators that learn a conditional density from pairs (theta, X)."""
 
@@ -226,8 +276,10 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             if i < len(resumed):
                 member.load_state_dict(resumed[i].state_dict())
             members.append(member)
-            histories.append(self._train(member, data, maps, rng))
+            history, split = self._train(member, data, maps, rng)
+            histories.append(history)
         self._maps, self._spec, self.members_ = maps, spec, members
+        self._familiar = self._look_back(data.X, *split)
         self._describe(X, data, histories, bool(resumed))
         return self
 
@@ -257,7 +309,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
     def _train(
         self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
-    ) -> History:
+    ) -> tuple[History, tuple[NDArray[np.int64], NDArray[np.int64] | None]]:
+        """Train a member; also return the pairs it has learnt from and those kept aside."""
         loss = self._loss(member, data, maps, rng)
         split = self._split(len(data.theta), rng)
         device = next(member.parameters()).device
@@ -268,7 +321,42 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         progress = type(self).__name__ if self.verbose else None
         schedule = self._schedule(len(rows), data.X)
         options = {"decayed": member.flow.decayed(), "progress": progress}
-        return train(member, loss, rows, validation_rows, schedule, rng, **options)
+        return train(member, loss, rows, validation_rows, schedule, rng, **options), split
+
+    def _look_back(
+        self, X: Packed, learnt: NDArray[np.int64], aside: NDArray[np.int64] | None
+    ) -> Familiar:
+        """Remember what training observations look like; without any kept aside, by a tenth."""
+        if aside is None:
+            aside, learnt = np.split(learnt, [math.ceil(len(learnt) / 10)])
+        learnt, aside = (X.take(rows[:_REMEMBERED]) for rows in (learnt, aside))
+        return Familiar.fit(self._summaries(learnt), self._summaries(aside))
+
+    @abstractmethod
+    def _summaries(self, X: Packed) -> NDArray[np.float64]:
+        """What observations are compared by, (n, k)."""
+
+    def _p_values(self, X: Packed) -> NDArray[np.float64]:
+        """Share of simulations that are further from the training simulations, (n,)."""
+        return self._familiar.p_values(self._summaries(X))
+
+    def _warn_of_strangers(self, p_values: NDArray[np.float64]) -> None:
+        """Warn where chance makes an observation, of as many, this unlike once in a thousand."""
+        strange = np.flatnonzero(p_values * len(p_values) < 1e-3)
+        if len(strange):
+            worst = strange[p_values[strange].argmin()]
+            warnings.warn(
+                f"{len(strange)} of {len(p_values)} observations are unlike the training "
+                f"simulations, most of all row {worst}: fewer than a share {p_values[worst]:.1g} "
+                "of simulations lie as far out. Their posteriors are a guess: look at the data, "
+                "the simulator and the prior (see misspecification_score).",
+                stacklevel=3,
+            )
+
+    def _misspecification(self, X: Any) -> Any:
+        packed, single = self._check_observations(X)
+        p_values = self._p_values(packed)
+        return float(p_values[0]) if single else p_values
 
     def _rows(self, pairs: NDArray[np.int64], X: Packed) -> NDArray[np.int64]:
         """Return what `_loss` calls the rows of these pairs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from skbi.base import (
 from skbi.flows import CouplingFlow
 from skbi.networks import MLP
 from skbi.priors import Prior, RandomState, as_generator, from_normal, to_normal
+from skbi.training import one_thread
 
 __all__ = ["NLEEstimator"]
 
@@ -119,15 +121,16 @@ class NLEEstimator(BaseDensityEstimator):
     >>> theta = prior.sample(500, random_state=0)
     >>> X = theta + 0.5 * np.random.default_rng(1).normal(size=(500, 2))
     >>> nle = NLEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, X)
-    >>> observed = X[None, :20]  # one set of 20 points
+    >>> observed = 0.3 + 0.5 * np.random.default_rng(2).normal(size=(1, 20, 2))  # one set
     >>> nle.sample_posterior(observed, n_samples=100, nlive=50).shape
     (1, 100, 1)
 
     Two estimators of two models give a Bayes factor:
 
-    >>> log_z, error = nle.log_evidence(observed, nlive=50)
-    >>> other = NLEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, X + 2)
-    >>> bool(log_z[0] > other.log_evidence(observed, nlive=50)[0][0])
+    >>> noisier = theta + np.random.default_rng(1).normal(size=(500, 2))
+    >>> other = NLEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, noisier)
+    >>> one, two = (model.log_evidence(observed, nlive=50)[0][0] for model in (nle, other))
+    >>> bool(one - two > 5)  # the log Bayes factor
     True
 
     Errors of the likelihood add up over points. What counts is its accuracy inside the posterior,
@@ -135,7 +138,7 @@ class NLEEstimator(BaseDensityEstimator):
     likelihood elsewhere:
 
     >>> _ = nle.set_params(warm_start=True, learning_rate_init=1e-3)
-    >>> rng = np.random.default_rng(2)
+    >>> rng = np.random.default_rng(3)
     >>> for _ in range(2):
     ...     more = nle.sample_posterior(observed, n_samples=100, sampler="nuts")[0]
     ...     more = more + 2 * more.std(axis=0) * rng.normal(size=more.shape)  # somewhat wider
@@ -218,6 +221,22 @@ class NLEEstimator(BaseDensityEstimator):
         values = self._log_likelihood(self._double(), z, packed)
         return np.where(np.isfinite(log_det), values, -np.inf)
 
+    def log_posterior(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
+        """Log of likelihood times prior: the posterior's log density, up to the evidence.
+
+        Parameters
+        ----------
+        theta, X
+            As in `log_prob`.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats, -inf outside the prior's support.
+        """
+        prior = self._check_prior()
+        return self.log_prob(theta, X) + prior.log_prob(self._check_theta(theta))
+
     def sample_likelihood(
         self, theta: ArrayLike, n_samples: int = 1, *, random_state: RandomState = None
     ) -> NDArray[np.float64]:
@@ -279,7 +298,8 @@ class NLEEstimator(BaseDensityEstimator):
             many parameters. "enumerate": exact, for discrete parameters only. "auto": "enumerate"
             where possible, "nested" up to 8 parameters, "nuts" beyond.
         n_jobs : int or None, default=None
-            Observations sampled in parallel, through joblib. The result does not depend on it.
+            Observations sampled in parallel, through joblib. The result does not depend on it:
+            each of several observations is sampled in one thread, wherever that is.
         random_state : int, Generator, RandomState or None, default=None
             None uses the estimator's own.
         return_info : bool, default=False
@@ -326,6 +346,7 @@ class NLEEstimator(BaseDensityEstimator):
                 sampler,
                 int(seeds[i]),
                 {"verbose": self.verbose, **_numbered(options, None if single else i)},
+                alone=len(packed) == 1,
             )
             for i in range(len(packed))
         )
@@ -436,6 +457,16 @@ class NLEEstimator(BaseDensityEstimator):
         self._seen = [np.array([x.min(axis=0), x.max(axis=0)]) for x in seen]
 
     # ---- evaluation
+
+    def _summaries(self, X: Packed) -> NDArray[np.float64]:
+        """Return the points themselves, scaled."""
+        return self._maps.X.forward(X.points)
+
+    def _p_values(self, X: Packed) -> NDArray[np.float64]:
+        """Of a set, the least of its points, times their number."""
+        by_point, least = super()._p_values(X), np.ones(len(X))
+        np.minimum.at(least, X.owners(), by_point)
+        return np.minimum(1, least * np.bincount(X.owners()))
 
     def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
         """Accept sets also after a fit on single points."""
@@ -609,7 +640,11 @@ class Likelihood:
     __hash__ = None
 
 
-_SAMPLERS = ("enumerate", "nested", "nuts")
+_SAMPLERS = {
+    "enumerate": samplers.enumerate_all,
+    "nested": samplers.nested,
+    "nuts": samplers.nuts,
+}
 
 
 def _choose(prior: Prior) -> str:
@@ -619,15 +654,20 @@ def _choose(prior: Prior) -> str:
 
 
 def _sample(
-    likelihood: Likelihood, n_samples: int, sampler: str, seed: int, options: dict[str, Any]
+    likelihood: Likelihood,
+    n_samples: int,
+    sampler: str,
+    seed: int,
+    options: dict[str, Any],
+    *,
+    alone: bool,
 ) -> tuple[NDArray[np.float64], samplers.SamplerInfo]:
-    rng, prior = np.random.default_rng(seed), likelihood.prior
-    if sampler == "nuts":
-        return samplers.nuts(likelihood, prior, n_samples, rng, **options)
-    if sampler == "nested":
-        return samplers.nested(likelihood, prior, n_samples, rng, **options)
-    options.pop("verbose")
-    return samplers.enumerate_all(likelihood, prior, n_samples, rng, **options)
+    """Sample one observation, with all of torch's threads only if it is the only one."""
+    if sampler == "enumerate":
+        options.pop("verbose")
+    with nullcontext() if alone else one_thread():
+        rng = np.random.default_rng(seed)
+        return _SAMPLERS[sampler](likelihood, likelihood.prior, n_samples, rng, **options)
 
 
 def _numbered(options: dict[str, Any], i: int | None) -> dict[str, Any]:

@@ -212,6 +212,7 @@ class NPEEstimator(BaseDensityEstimator):
         check_n_samples(n_samples)
         rng = as_generator(self.random_state if random_state is None else random_state)
         contexts = self._embed(packed, self.members_)
+        self._warn_of_strangers(self._familiar.p_values(self._summaries(packed, contexts[0])))
         draws = np.empty((len(packed), n_samples, self.n_parameters_in_))
         for rows in blocks(len(packed), max(1, _DRAWS // n_samples)):
             for columns in blocks(n_samples, _DRAWS):
@@ -304,6 +305,18 @@ class NPEEstimator(BaseDensityEstimator):
             return super()._parts(X)
         least = min(1.0, _LEAST_POINTS / float(X.sizes.mean()))
         return tuple((upto, max(part, least)) for upto, part in _PARTS)
+
+    def _summaries(self, X: Packed, context: Tensor | None = None) -> NDArray[np.float64]:
+        """Vectors as they are, scaled; of sets the summary, mean, log sd and log size."""
+        points = self._maps.X.forward(X.points)
+        if X.sizes is None:
+            return points
+        if context is None:
+            (context,) = self._embed(X, self.members_[:1])
+        starts, sizes = np.cumsum(X.sizes) - X.sizes, X.sizes[:, None]
+        mean = np.add.reduceat(points, starts) / sizes
+        square = np.add.reduceat((points - np.repeat(mean, X.sizes, axis=0)) ** 2, starts) / sizes
+        return np.hstack([context.double().cpu(), mean, 0.5 * np.log(square + 1e-8), np.log(sizes)])
 
     @torch.no_grad()
     def _embed(self, packed: Packed, members: list[AmortisedPosterior]) -> list[Tensor]:

@@ -174,21 +174,28 @@ def simulate(
     """
     if not isinstance(n_samples, int | np.integer) or n_samples < 1:
         raise ValueError(f"n_samples must be a positive integer; got {n_samples!r}.")
+    rng = as_generator(random_state)
+    theta = prior.sample(n_samples, random_state=rng)
+    return theta, simulate_at(theta, simulator, n_jobs=n_jobs, rng=rng)
+
+
+def simulate_at(
+    theta: NDArray[np.float64], simulator: Any, *, n_jobs: int | None, rng: np.random.Generator
+) -> NDArray[Any]:
+    """Simulate at given theta (n, p), (n, ...)."""
     if not hasattr(simulator, "transform"):
         raise TypeError(
             "simulator must be a transformer with a transform(theta) method; got "
             f"{type(simulator).__name__}. For a function of theta (n, p), use "
             "sklearn.preprocessing.FunctionTransformer."
         )
-    rng = as_generator(random_state)
-    theta = prior.sample(n_samples, random_state=rng)
-    blocks = np.split(theta, range(_BLOCK, n_samples, _BLOCK))
+    blocks = np.split(theta, range(_BLOCK, len(theta), _BLOCK))
     seeds = rng.integers(2**31, size=len(blocks))
     X = Parallel(n_jobs=n_jobs)(
         delayed(_simulate_block)(simulator, block, int(seed))
         for block, seed in zip(blocks, seeds, strict=True)
     )
-    return theta, np.concatenate(X)
+    return np.concatenate(X)
 
 
 def _simulate_block(simulator: Any, theta: NDArray[np.float64], seed: int) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-__all__ = ["History", "Schedule", "seeded", "train"]
+__all__ = ["History", "Schedule", "one_thread", "seeded", "train"]
 
 _INITIALISING = threading.Lock()
 _WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -61,6 +61,42 @@ def seeded(rng: np.random.Generator) -> Iterator[None]:
     with _INITIALISING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**63)))
         yield
+
+
+class _Threads(threading.local):
+    """Whether this thread is in `one_thread`; shared: how many are, and torch's number before."""
+
+    inside = False
+    lock, n_users, before = threading.Lock(), 0, 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread, as parallel workers should.
+
+    Sums then round in the same way in this process, in a thread and in a worker elsewhere, and
+    workers do not compete for cores.
+    """
+    if _THREADS.inside:
+        yield
+        return
+    with _Threads.lock:
+        current = torch.get_num_threads()  # asking also gives a new thread its number
+        if _Threads.n_users == 0:
+            _Threads.before = current
+        _Threads.n_users += 1
+        torch.set_num_threads(1)  # for this thread, and for those that start from now on
+    _THREADS.inside = True
+    try:
+        yield
+    finally:
+        _THREADS.inside = False
+        with _Threads.lock:
+            _Threads.n_users -= 1
+            torch.set_num_threads(_Threads.before)
+
+
+_THREADS = _Threads()
 
 
 def train(

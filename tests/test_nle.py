@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib import parallel_config
 from scipy import stats
 from scipy.special import logsumexp
 
@@ -297,15 +298,18 @@ def test_model_probabilities_of_two_overlapping_simulators():
 
 
 @pytest.mark.parametrize("sampler", ["nested", "nuts"])
-def test_the_number_of_jobs_changes_nothing(coin, sampler):
-    _, X = ragged(2, low=3)
+def test_neither_the_number_of_jobs_nor_the_backend_changes_anything(coin, sampler):
+    rng = np.random.default_rng(0)
+    X = [rng.normal(size=(size, 2)) for size in (700, 4)]  # sums long enough to be split
     options = {"sampler": sampler, "random_state": 1}
     options |= SHORT if sampler == "nested" else {"n_warmup": 10}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # too short a run to converge
-        one, two = (coin.sample_posterior(X, 30, n_jobs=n, **options) for n in (1, 2))
-    np.testing.assert_array_equal(one, two)
-    assert one.shape == (2, 30, 2)
+        one = coin.sample_posterior(X, 30, **options)
+        assert one.shape == (2, 30, 2)
+        for backend in ("loky", "threading"):
+            with parallel_config(backend=backend, n_jobs=2):
+                np.testing.assert_array_equal(coin.sample_posterior(X, 30, **options), one)
 
 
 def test_the_random_state_decides_and_global_generators_are_untouched(coin):

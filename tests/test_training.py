@@ -1,5 +1,7 @@
 """The fit loop on a problem with a closed-form optimum: least squares."""
 
+from threading import Barrier, Thread
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from skbi.training import Schedule, _rate, seeded, train
+from skbi.training import Schedule, _rate, one_thread, seeded, train
 
 SCHEDULE = Schedule(
     batch_size=20,
@@ -184,3 +186,29 @@ def test_progress_is_shown_only_when_asked(capsys):
     assert out == ""
     for text in ("NPEEstimator", "2/2", "train loss", "validation loss"):
         assert text in err
+
+
+def test_one_thread_is_kept_by_each_user_and_given_back():
+    before, inside, barrier = torch.get_num_threads(), [], Barrier(2)
+
+    def work():
+        barrier.wait()
+        with one_thread():
+            barrier.wait()  # both are inside
+            with one_thread():  # again
+                pass
+            inside.append(torch.get_num_threads())
+            barrier.wait()
+
+    other = Thread(target=work)
+    torch.set_num_threads(3)
+    try:
+        other.start()
+        work()
+        other.join()
+        with pytest.raises(ValueError, match="inside"), one_thread():
+            raise ValueError("inside")
+        assert torch.get_num_threads() == 3
+        assert inside == [1, 1]
+    finally:
+        torch.set_num_threads(before)

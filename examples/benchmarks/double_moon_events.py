@@ -115,24 +115,29 @@ def posterior(n_thetas=10, seed=0):
     for i, truth in enumerate(thetas):
         X_obs = events(np.tile(truth, (500, 1)), 100 + i)
         exact = ExactPosterior(X_obs, truth)
-        print(f"theta {truth.round(3)}, exact sds {exact.sd.round(4)}")
-        nle, rng = (
-            copy.deepcopy(first).set_params(warm_start=True, max_iter=8),
-            np.random.default_rng(i),
-        )
-        new_theta, new_X = np.empty((0, 3)), np.empty((0, 2))
+        print(f"theta {truth.round(3)}, exact sds {exact.sd.round(4)}", flush=True)
+        nle = copy.deepcopy(first).set_params(warm_start=True, max_iter=8)
+        rng, new_theta, new_X = np.random.default_rng(i), np.empty((0, 3)), np.empty((0, 2))
         for k in range(4):
-            for sampler in ("nested", "nuts"):
-                start = time.perf_counter()
-                samples = nle.sample_posterior(X_obs[None], 1000, sampler=sampler)[0]
-                seconds = time.perf_counter() - start
-                print(f"  round {k} {sampler:6} {compare(samples, exact).round(2)} {seconds:.0f} s")
+            samples = infer(nle, X_obs, exact, f"round {k}", sampler="nuts")
+            if k in (0, 3):
+                infer(nle, X_obs, exact, f"round {k}", sampler="nested", nlive=300)
             if k < 3:
                 more = region(samples, 50_000, rng)
                 new_theta = np.concatenate([new_theta, more])
                 new_X = np.concatenate([new_X, events(more, 1000 + 10 * i + k)])
                 old = rng.choice(len(theta), 50_000, replace=False)
                 nle.fit(np.concatenate([new_theta, theta[old]]), np.concatenate([new_X, X[old]]))
+
+
+def infer(nle, X_obs, exact, label, **options):
+    """Sample, compare with the exact posterior, time and print."""
+    start = time.perf_counter()
+    samples = nle.sample_posterior(X_obs[None], 1000, **options)[0]
+    seconds = time.perf_counter() - start
+    found = compare(samples, exact).round(2)
+    print(f"  {label} {options['sampler']:6} {found} {seconds:.0f} s", flush=True)
+    return samples
 
 
 if __name__ == "__main__":
