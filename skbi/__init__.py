@@ -1,10 +1,44 @@
 """skbi: simulation-based inference with the scikit-learn API."""
 
+from skbi.calibration import (
+    c2st_score,
+    calibration_report,
+    coverage_curve,
+    coverage_score,
+    ecdf_band,
+    misspecification_score,
+    posterior_predictive,
+    sbc_ranks,
+    tarp_curve,
+    uniformity_test,
+)
 from skbi.nle import NLEEstimator
 from skbi.npe import NPEEstimator
+from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
 from skbi.priors import JointPrior, Prior
 from skbi.simulators import DoubleMoonSimulator, simulate
 
-__all__ = ["DoubleMoonSimulator", "JointPrior", "NLEEstimator", "NPEEstimator", "Prior", "simulate"]
+__all__ = [
+    "CoverageDisplay",
+    "DoubleMoonSimulator",
+    "JointPrior",
+    "LossCurveDisplay",
+    "NLEEstimator",
+    "NPEEstimator",
+    "PosteriorDisplay",
+    "Prior",
+    "RankDisplay",
+    "c2st_score",
+    "calibration_report",
+    "coverage_curve",
+    "coverage_score",
+    "ecdf_band",
+    "misspecification_score",
+    "posterior_predictive",
+    "sbc_ranks",
+    "simulate",
+    "tarp_curve",
+    "uniformity_test",
+]
 
 __version__ = "0.1.0"

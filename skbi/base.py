@@ -152,45 +152,64 @@ class Maps:
 
 @dataclass(frozen=True)
 class Familiar:
-    """How far from training simulations other ones lie: the distance to the nearest few of them.
+    """How far from training simulations other ones lie, by a local outlier factor.
 
-    Summaries are decorrelated first. Held-out simulations tell how large distances are by chance:
-    by counting, and beyond the largest tenth of them by the power law of their tail (Hill 1975),
-    taken heavier by its standard error, lest few of them raise false alarms.
+    Summaries are decorrelated; the distance to the nearest few training simulations is divided by
+    theirs to each other, so that sparse regions count as such. (Undivided, sets of forty times the
+    trained size had p-values of 1e-4 instead of 1e-7.) Held-out simulations tell how large the
+    ratio is by chance: by counting, and beyond the largest tenth of them by the power law of their
+    tail, taken heavier by its standard error, lest few of them raise false alarms.
+
+    References
+    ----------
+    Breunig et al., LOF: identifying density-based local outliers, 2000,
+    https://doi.org/10.1145/335191.335388; Hill, A simple general approach to inference about the
+    tail of a distribution, 1975, https://doi.org/10.1214/aos/1176343247.
     """
 
     mean: NDArray[np.float64]
     whiten: NDArray[np.float64]
     references: NDArray[np.float64]
-    distances: NDArray[np.float64]
+    spacing: NDArray[np.float64]
+    ratios: NDArray[np.float64]
 
     @classmethod
     def fit(cls, learnt: NDArray[np.float64], aside: NDArray[np.float64]) -> Self:
-        """Remember summaries (n, k) and the distances of those kept aside (m, k)."""
+        """Remember summaries (n, k) and the ratios of those kept aside (m, k)."""
         mean = learnt.mean(axis=0)
         values, vectors = np.linalg.eigh((learnt - mean).T @ (learnt - mean) / len(learnt))
         whiten = vectors / np.sqrt(np.maximum(values, 1e-6 * max(values[-1], 1e-300)))
-        bare = cls(mean, whiten, (learnt - mean) @ whiten, np.empty(0))
-        return cls(mean, whiten, bare.references, np.sort(bare.distance(aside)))
+        references = (learnt - mean) @ whiten
+        between = cdist(references, references)
+        np.fill_diagonal(between, np.inf if len(between) > 1 else 1.0)
+        nearest = min(_NEAREST, max(1, len(between) - 1)) - 1
+        spacing = np.maximum(np.partition(between, nearest, axis=1)[:, nearest], 1e-9)
+        bare = cls(mean, whiten, references, spacing, np.empty(0))
+        return cls(mean, whiten, references, spacing, np.sort(bare.ratio(aside)))
 
-    def distance(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Distance to the nearest few training simulations, (n,)."""
-        k = min(_NEAREST, len(self.references)) - 1
+    def ratio(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Distance to the nearest few training simulations, over their spacing, (n,)."""
         x = (summaries - self.mean) @ self.whiten
-        parts = [cdist(x[rows], self.references) for rows in blocks(len(x), _REMEMBERED)]
-        return np.concatenate([np.partition(part, k, axis=1)[:, k] for part in parts])
+        return np.concatenate([self._ratio(x[rows]) for rows in blocks(len(x), _REMEMBERED)])
+
+    def _ratio(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        k = min(_NEAREST, len(self.references))
+        distance = cdist(x, self.references)
+        nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
+        furthest = np.take_along_axis(distance, nearest, axis=1).max(axis=1)
+        return furthest / self.spacing[nearest].mean(axis=1)
 
     def p_values(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of simulations that are further out, (n,)."""
-        distance, m = self.distance(summaries), len(self.distances)
-        p_values = (1 + m - np.searchsorted(self.distances, distance)) / (m + 1)
+        ratio, m = self.ratio(summaries), len(self.ratios)
+        p_values = (1 + m - np.searchsorted(self.ratios, ratio)) / (m + 1)
         largest = m // 10
-        edge = self.distances[-largest - 1]
+        edge = self.ratios[-largest - 1]
         if largest < 5 or edge == 0:
             return p_values
-        tail = np.log(self.distances[-largest:] / edge).mean() * (1 + largest**-0.5)
-        beyond = distance > edge
-        p_values[beyond] = largest / m * (distance[beyond] / edge) ** (-1 / max(tail, 1e-3))
+        tail = np.log(self.ratios[-largest:] / edge).mean() * (1 + largest**-0.5)
+        beyond = ratio > edge
+        p_values[beyond] = largest / m * (ratio[beyond] / edge) ** (-1 / max(tail, 1e-3))
         return p_values
 
 
@@ -334,7 +353,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
     @abstractmethod
     def _summaries(self, X: Packed) -> NDArray[np.float64]:
-        """What observations are compared by, (n, k)."""
+        """Describe observations by what they are compared by, (n, k)."""
 
     def _p_values(self, X: Packed) -> NDArray[np.float64]:
         """Share of simulations that are further from the training simulations, (n,)."""

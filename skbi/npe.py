@@ -130,6 +130,8 @@ class NPEEstimator(BaseDensityEstimator):
     (3,)
     """
 
+    _prefer = "threads"  # of joblib: the flow, which frees the interpreter, does the work
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseDensityEstimator._parameter_constraints,
         "missing": [StrOptions({"error", "mask"})],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -105,7 +106,7 @@ class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
             If theta's width is not 3 or a value is out of its range; the row is named.
         """
         theta = _check_double_moon(theta)
-        rng = as_generator(self.random_state)
+        rng = as_generator(_own_stream(self.random_state))
         sizes = self._sizes(len(theta), rng)
         d, sigma, t = np.repeat(theta, sizes, axis=0).T
         angle = rng.uniform(0, np.pi, d.size)
@@ -202,6 +203,16 @@ def _simulate_block(simulator: Any, theta: NDArray[np.float64], seed: int) -> ND
     if hasattr(simulator, "get_params") and "random_state" in simulator.get_params():
         simulator = clone(simulator).set_params(random_state=seed)
     return np.asarray(simulator.transform(theta))
+
+
+def _own_stream(random_state: RandomState) -> RandomState:
+    """Keep apart from a prior that has drawn theta from the same integer.
+
+    Angles would otherwise be the very numbers that decided theta.
+    """
+    if isinstance(random_state, Integral):
+        return np.random.SeedSequence(int(random_state), spawn_key=(1,))
+    return random_state
 
 
 def _check_double_moon(theta: ArrayLike) -> NDArray[np.float64]:

@@ -20,6 +20,8 @@ INSIDE = {
     "npe": {"_data", "priors", "networks", "flows", "training", "base"},
     "samplers": {"priors"},
     "nle": {"_data", "priors", "networks", "flows", "training", "base", "samplers"},
+    "calibration": {"priors", "simulators", "training"},
+    "plotting": {"calibration", "priors"},
 }
 OUTSIDE = {
     "_data": {"numpy", "torch", "sklearn"},
@@ -29,6 +31,8 @@ OUTSIDE = {
     "flows": {"numpy", "torch"},
     "training": {"numpy", "torch", "sklearn", "tqdm"},
     "samplers": {"numpy", "scipy", "dynesty", "tqdm"},
+    "calibration": {"numpy", "scipy", "sklearn", "joblib", "tqdm"},
+    "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},
 }
 STANDARD = {
     "__future__", "abc", "collections", "concurrent", "contextlib", "dataclasses", "functools",

@@ -27,11 +27,11 @@ def points(n=400, d=2, seed=0):
     """Pairs: d features around mu + k, with scale 0.2 + s."""
     theta = PRIOR.sample(n, random_state=seed)
     k, mu, s = theta.T[:, :, None]
-    return theta, mu + k + (0.2 + s) * np.random.default_rng(seed).normal(size=(n, d))
+    return theta, mu + k + (0.2 + s) * np.random.default_rng([seed, 1]).normal(size=(n, d))
 
 
 def ragged(n=40, seed=0, low=1):
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])
     theta = PRIOR.sample(n, random_state=seed)
     X = np.empty(n, dtype=object)
     X[:] = [mu + (0.2 + s) * rng.normal(size=(rng.integers(low, 9), 2)) for _, mu, s in theta]

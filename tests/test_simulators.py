@@ -42,6 +42,18 @@ def test_points_of_one_set_are_independent():
     assert abs(np.corrcoef(X[:, 0, 0], X[:, 1, 0])[0, 1]) < 5 / np.sqrt(4000)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_prior_and_the_simulator_may_share_a_seed(seed):
+    """Angles do not repeat the numbers that decided theta."""
+    theta = DoubleMoonSimulator.prior("event").sample(4000, random_state=seed)
+    X = DoubleMoonSimulator(n_points=1, random_state=seed).transform(theta)[:, 0]
+    d, sigma, t = theta.T
+    sine = X[:, 1] / t
+    angle = np.arctan2(np.where(d == 1, sine, 0.5 - sine), np.where(d == 1, X[:, 0], 1 - X[:, 0]))
+    ranks = [stats.rankdata(a) for a in (angle, d, sigma, t)]
+    assert np.abs(np.corrcoef(ranks)[0, 1:]).max() < 5 / np.sqrt(4000)
+
+
 def test_an_integer_random_state_repeats_the_data():
     theta = PRIOR.sample(5, random_state=0)
     simulator = DoubleMoonSimulator(n_points=7, random_state=3)
