@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -17,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_feature_names, _check_n_features, check_is_fitted
 from torch import Tensor, nn
@@ -35,14 +38,18 @@ __all__ = [
     "ParameterMap",
     "blocks",
     "check_n_samples",
+    "check_names",
+    "is_trusted",
     "make_flow",
     "mixture_density",
+    "trusted",
 ]
 
 FLOWS = {"realnvp": RealNVP, "spline": NeuralSplineFlow}
 
 _REMEMBERED = 2000  # training observations that others are compared with, and as many held out
 _NEAREST = 5
+_COMPONENTS = 64  # of their summaries
 
 
 def make_flow(flow: str, n_features: int, n_context: int, **options: Any) -> CouplingFlow:
@@ -158,7 +165,7 @@ class Familiar:
     theirs to each other, so that sparse regions count as such. (Undivided, sets of forty times the
     trained size had p-values of 1e-4 instead of 1e-7.) Held-out simulations tell how large the
     ratio is by chance: by counting, and beyond the largest tenth of them by the power law of their
-    tail, taken heavier by its standard error, lest few of them raise false alarms.
+    tail, taken heavier by two standard errors, lest few of them raise false alarms.
 
     References
     ----------
@@ -169,23 +176,22 @@ class Familiar:
 
     mean: NDArray[np.float64]
     whiten: NDArray[np.float64]
-    references: NDArray[np.float64]
+    references: NDArray[np.float32]
     spacing: NDArray[np.float64]
     ratios: NDArray[np.float64]
 
     @classmethod
     def fit(cls, learnt: NDArray[np.float64], aside: NDArray[np.float64]) -> Self:
-        """Remember summaries (n, k) and the ratios of those kept aside (m, k)."""
+        """Remember summaries (n, k), at most some, and the ratios of those kept aside (m, k)."""
+        learnt, aside = (x[_spread_out(len(x), _REMEMBERED)] for x in (learnt, aside))
         mean = learnt.mean(axis=0)
-        values, vectors = np.linalg.eigh((learnt - mean).T @ (learnt - mean) / len(learnt))
-        whiten = vectors / np.sqrt(np.maximum(values, 1e-6 * max(values[-1], 1e-300)))
-        references = (learnt - mean) @ whiten
-        between = cdist(references, references)
-        np.fill_diagonal(between, np.inf if len(between) > 1 else 1.0)
-        nearest = min(_NEAREST, max(1, len(between) - 1)) - 1
-        spacing = np.maximum(np.partition(between, nearest, axis=1)[:, nearest], 1e-9)
-        bare = cls(mean, whiten, references, spacing, np.empty(0))
-        return cls(mean, whiten, references, spacing, np.sort(bare.ratio(aside)))
+        width = min(_COMPONENTS, *learnt.shape)
+        _, values, axes = randomized_svd(learnt - mean, width, random_state=0)
+        sd = np.maximum(values, 0.1 * values[0]) / len(learnt) ** 0.5
+        whiten = axes.T / np.where(sd > 0, sd, 1)  # hardly varying directions are not blown up
+        references = ((learnt - mean) @ whiten).astype(np.float32)
+        bare = cls(mean, whiten, references, _spacing(references), np.empty(0))
+        return replace(bare, ratios=np.sort(bare.ratio(aside)))
 
     def ratio(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distance to the nearest few training simulations, over their spacing, (n,)."""
@@ -202,15 +208,32 @@ class Familiar:
     def p_values(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of simulations that are further out, (n,)."""
         ratio, m = self.ratio(summaries), len(self.ratios)
-        p_values = (1 + m - np.searchsorted(self.ratios, ratio)) / (m + 1)
+        counted = (1 + m - np.searchsorted(self.ratios, ratio)) / (m + 1)
         largest = m // 10
-        edge = self.ratios[-largest - 1]
-        if largest < 5 or edge == 0:
-            return p_values
-        tail = np.log(self.ratios[-largest:] / edge).mean() * (1 + largest**-0.5)
-        beyond = ratio > edge
-        p_values[beyond] = largest / m * (ratio[beyond] / edge) ** (-1 / max(tail, 1e-3))
-        return p_values
+        edge, tail = self.ratios[-largest - 1], math.inf
+        if largest >= 5 and edge > 0:
+            tail = np.log(self.ratios[-largest:] / edge).mean() * (1 + 2 * largest**-0.5)
+        if tail > 1:  # or not known: take Cauchy's, beyond the largest
+            furthest = max(self.ratios[-1], 1)
+            return counted * furthest / np.maximum(ratio, furthest)
+        extrapolated = largest / m * (np.maximum(ratio, edge) / edge) ** (-1 / max(tail, 1e-3))
+        return np.where(ratio > edge, extrapolated, counted)
+
+
+def _spacing(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Distance of each point to its nearest few others; of duplicates, to the nearest distinct."""
+    between = cdist(x, x)
+    np.fill_diagonal(between, np.inf)
+    k = max(1, min(_NEAREST, len(x) - 1)) - 1
+    spacing = np.partition(between, k, axis=1)[:, k]
+    distinct = np.where(between > 0, between, np.inf).min(axis=1)
+    spacing = np.where(spacing > 0, spacing, distinct)
+    return np.where(np.isfinite(spacing), spacing, 1.0)
+
+
+def _spread_out(n: int, most: int) -> NDArray[np.int64]:
+    """At most so many of n rows, evenly spread."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
 class BaseDensityEstimator(BaseEstimator, ABC):
@@ -288,7 +311,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         else:
             maps = Maps.fit(self.prior, data, self.missing)
             spec = self._specify(data, maps)
-        members, histories = [], []
+        members, histories, splits = [], [], []
         for i in range(self.n_estimators):
             with seeded(rng):
                 member = self._build(spec).to(device)
@@ -297,8 +320,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             members.append(member)
             history, split = self._train(member, data, maps, rng)
             histories.append(history)
-        self._maps, self._spec, self.members_ = maps, spec, members
-        self._familiar = self._look_back(data.X, *split)
+            splits.append(split)
+        familiar = self._look_back(members[0], maps, data.X, *splits[0])
+        self._maps, self._spec, self.members_, self._familiar = maps, spec, members, familiar
         self._describe(X, data, histories, bool(resumed))
         return self
 
@@ -343,33 +367,38 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return train(member, loss, rows, validation_rows, schedule, rng, **options), split
 
     def _look_back(
-        self, X: Packed, learnt: NDArray[np.int64], aside: NDArray[np.int64] | None
+        self,
+        member: nn.Module,
+        maps: Maps,
+        X: Packed,
+        learnt: NDArray[np.int64],
+        aside: NDArray[np.int64] | None,
     ) -> Familiar:
         """Remember what training observations look like; without any kept aside, by a tenth."""
         if aside is None:
             aside, learnt = np.split(learnt, [math.ceil(len(learnt) / 10)])
-        learnt, aside = (X.take(rows[:_REMEMBERED]) for rows in (learnt, aside))
-        return Familiar.fit(self._summaries(learnt), self._summaries(aside))
+        parts = (X.take(rows[:_REMEMBERED]) for rows in (learnt, aside))
+        return Familiar.fit(*(self._summaries(member, maps, part) for part in parts))
 
     @abstractmethod
-    def _summaries(self, X: Packed) -> NDArray[np.float64]:
+    def _summaries(self, member: nn.Module, maps: Maps, X: Packed) -> NDArray[np.float64]:
         """Describe observations by what they are compared by, (n, k)."""
 
     def _p_values(self, X: Packed) -> NDArray[np.float64]:
         """Share of simulations that are further from the training simulations, (n,)."""
-        return self._familiar.p_values(self._summaries(X))
+        return self._familiar.p_values(self._summaries(self.members_[0], self._maps, X))
 
     def _warn_of_strangers(self, p_values: NDArray[np.float64]) -> None:
-        """Warn where chance makes an observation, of as many, this unlike once in a thousand."""
+        """Warn of p-values below 0.001, over the number of observations."""
         strange = np.flatnonzero(p_values * len(p_values) < 1e-3)
         if len(strange):
             worst = strange[p_values[strange].argmin()]
             warnings.warn(
                 f"{len(strange)} of {len(p_values)} observations are unlike the training "
-                f"simulations, most of all row {worst}: fewer than a share {p_values[worst]:.1g} "
-                "of simulations lie as far out. Their posteriors are a guess: look at the data, "
-                "the simulator and the prior (see misspecification_score).",
-                stacklevel=3,
+                f"simulations, most of all row {worst}: about a share {p_values[worst]:.1g} of "
+                "simulations lie as far out. Their posteriors are a guess: look at the data, the "
+                "simulator and the prior (see misspecification_score).",
+                stacklevel=4,
             )
 
     def _misspecification(self, X: Any) -> Any:
@@ -472,7 +501,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
     def _check_theta(self, theta: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "members_")
-        table, _ = as_table(theta, "theta")
+        table, names = as_table(theta, "theta")
+        check_names(names, self.parameter_names_in_)
         if table.shape[1] != self.n_parameters_in_:
             raise ValueError(
                 f"theta must have {self.n_parameters_in_} columns "
@@ -531,6 +561,25 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return tags
 
 
+@contextmanager
+def trusted() -> Iterator[None]:
+    """Work on data that are known to come from the simulator: no warnings of strange ones."""
+    before = is_trusted()
+    _HERE.trusted = True
+    try:
+        yield
+    finally:
+        _HERE.trusted = before
+
+
+def is_trusted() -> bool:
+    """Whether this thread works on data that are known to come from the simulator."""
+    return getattr(_HERE, "trusted", False)
+
+
+_HERE = threading.local()
+
+
 def mixture_density(members: list[nn.Module], z: Tensor, contexts: list[Tensor]) -> Tensor:
     """Log density of z (..., k) under the equal-weight mixture of all members."""
     log_q = [m.flow.log_prob(z, context) for m, context in zip(members, contexts, strict=True)]
@@ -540,6 +589,14 @@ def mixture_density(members: list[nn.Module], z: Tensor, contexts: list[Tensor])
 def blocks(n: int, size: int) -> Iterator[slice]:
     """Cut n rows into blocks of at most ``size``."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def check_names(names: NDArray[Any] | None, fitted: Sequence[str]) -> None:
+    """Refuse columns in another order than in `fit`."""
+    if names is not None and sorted(names) == sorted(fitted) and list(names) != list(fitted):
+        raise ValueError(
+            f"theta's columns {list(names)} must stand in the order of fit: {list(fitted)}."
+        )
 
 
 def check_n_samples(n_samples: Any) -> None:

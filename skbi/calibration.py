@@ -17,11 +17,15 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import erf, gammaln, ndtri
-from sklearn.model_selection import KFold, cross_val_score
+from sklearn.base import clone
+from sklearn.model_selection import KFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from skbi.base import BaseDensityEstimator, check_names, trusted
 from skbi.priors import RandomState, as_generator
 from skbi.simulators import simulate_at
 from skbi.training import one_thread
@@ -59,16 +63,18 @@ def coverage_score(
     random_state: RandomState = None,
     verbose: int = 0,
 ) -> Any:
-    """How well credible regions hold the truth as often as they say: 1 for a calibrated posterior.
+    """Score how often credible regions hold the truth: 1 if as often as they say.
 
     The score is 1 - 2 * mean |empirical - nominal coverage| over all nominal levels. It has the
-    signature of a scikit-learn scorer: ``GridSearchCV(npe, ..., scoring=coverage_score)``. The
-    prior itself scores 1, so read it beside the held-out log density, ``estimator.score``.
+    signature of a scikit-learn scorer: ``GridSearchCV(npe, ..., scoring=coverage_score)``, or
+    ``functools.partial(coverage_score, random_state=0)`` for a search that repeats. The prior
+    itself scores 1, so read it beside the held-out log density, ``estimator.score``.
 
     Parameters
     ----------
     estimator : object with ``sample_posterior(X, n_samples, random_state=seed)``
-        Which returns draws (n_obs, n_samples, p) for a batch of observations.
+        Which returns draws (n_obs, n_samples, p) for a batch of observations. An NLE uses its
+        default sampler; for another, pass an object that passes ``sampler="nuts"`` on.
     theta : array-like, shape (n, p)
         The truths, drawn from the prior.
     X : array-like or sequence of n observations
@@ -79,8 +85,9 @@ def coverage_score(
         The credible regions. "rank": central intervals of each parameter, by the truth's rank among
         the draws, exact for any shape; ties of discrete parameters are broken at random. "sigma":
         within k standard deviations of the mean against erf(k / sqrt 2), for Gaussian marginals
-        only. "hpd": regions of highest joint density, by the estimator's ``log_posterior`` or else
-        its ``log_prob``. "tarp": balls around random points, joint.
+        only. "hpd": regions of highest joint density, by the estimator's ``log_posterior(theta,
+        X)`` or else its ``log_prob``, called with many theta and one observation. "tarp": balls
+        around random points, joint.
     multioutput : {"uniform_average", "raw_values"}, default="uniform_average"
         The mean over parameters, or one score for each (a single one for joint kinds).
     n_jobs : int or None, default=None
@@ -163,7 +170,8 @@ def coverage_curve(
         Of "hpd": log posterior density of the truths and of the draws; a constant for each run may
         be missing.
     references : array-like, shape (n, p), optional
-        Of "tarp": the random points, by default uniform in the box that holds all truths.
+        Of "tarp": the random points, by default uniform in the box that holds all truths (which
+        a truth helps to span: do so with 200 runs or more).
     confidence : float, default=0.95
         Probability that a calibrated curve lies in the band, at each level taken by itself.
     random_state : int, Generator, RandomState or None, default=None
@@ -187,9 +195,14 @@ def coverage_curve(
     True
     """
     _check_kind(kind)
+    _check_confidence(confidence)
     theta, samples = _check_draws(theta, samples)
     if kind == "hpd" and log_density is None:
         raise ValueError("kind='hpd' needs log_density=(of the truths, of the draws).")
+    if kind == "tarp" and references is not None and np.shape(references) != theta.shape:
+        raise ValueError(
+            f"references must have theta's shape {theta.shape}; got {np.shape(references)}."
+        )
     span = _span(theta) if kind == "tarp" else None
     rng = as_generator(random_state)
     levels = _levels(theta, samples, kind, rng, log_density, span, references)
@@ -303,6 +316,11 @@ def uniformity_test(ranks: ArrayLike, n_samples: int) -> Array:
     (np.True_, np.True_)
     """
     ranks = np.asarray(ranks)
+    if ranks.ndim != 2 or not len(ranks) or ranks.min() < 0 or ranks.max() > n_samples:
+        raise ValueError(
+            f"ranks must have shape (n, p), n > 0, and lie in 0 ... {n_samples} (n_samples); got "
+            f"shape {ranks.shape}" + (f", up to {ranks.max()}." if ranks.size else ".")
+        )
     at, levels = rank_grid(n_samples)
     counts, n = (ranks[:, :, None] <= at).sum(axis=0), len(ranks)
     tails = np.minimum(stats.binom.cdf(counts, n, levels), stats.binom.sf(counts - 1, n, levels))
@@ -341,6 +359,9 @@ def ecdf_band(n: int, levels: ArrayLike, confidence: float = 0.95) -> tuple[Arra
     (array([0.15, 0.39, 0.65]), array([0.35, 0.61, 0.85]))
     """
     levels = np.asarray(levels, dtype=np.float64)
+    _check_confidence(confidence)
+    if levels.ndim != 1 or not (np.diff([0, *levels, 1]) > 0).all():
+        raise ValueError(f"levels must increase within (0, 1); got {levels}.")
     low, high = math.log((1 - confidence) / len(levels) / 2), math.log(1 - confidence)
     for _ in range(30):  # the least pointwise confidence that holds all of the curve
         middle = (low + high) / 2
@@ -353,7 +374,7 @@ def ecdf_band(n: int, levels: ArrayLike, confidence: float = 0.95) -> tuple[Arra
 # ---- the report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CalibrationReport:
     """What `calibration_report` found; print it.
 
@@ -367,15 +388,16 @@ class CalibrationReport:
         How far the posterior sits above the truth on average, in its standard deviations.
     spread : ndarray, shape (p,)
         Standard deviation of the truth's place in the posterior: 2 says that errors are twice what
-        the posterior claims.
+        the posterior claims. Both saturate where truths lie beyond all draws, at 3.3 for 1,000.
     bias_pvalue, spread_pvalue, shape_pvalue : ndarray, shape (p,)
         Of no bias (t-test), of spread 1 (chi-squared test) and of uniform ranks
-        (`uniformity_test`), times 3 p, the number of tests.
+        (`uniformity_test`), times 3 p, the number of tests. No narrow spread is found where too
+        many truths lie beyond all draws: it may be theirs that is cut off.
     log_score : float or None
         Mean log density of the held-out pairs, in nats, of estimators that have a ``score``.
     n_runs : int
     significance : float
-        Below which a p-value is a finding; also the chance of any finding if all is well.
+        Below which a p-value is a finding; also the most chance of any finding if all is well.
     """
 
     names: Sequence[str]
@@ -403,6 +425,9 @@ class CalibrationReport:
         if not found and self.shape_pvalue[j] < self.significance:
             found.append("wrong shape")
         return ", ".join(found) or "calibrated"
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         width = max(9, *(len(name) for name in self.names))
@@ -468,28 +493,35 @@ def calibration_report(
     options = {"n_samples": n_samples, "n_jobs": n_jobs, "random_state": random_state}
     pit = _measure(estimator, theta, X, "pit", verbose=verbose, **options)
     n, p = pit.shape
+    if n < 2:
+        raise ValueError(f"A report needs at least 2 runs, better 200 or more; got {n}.")
     if names is None:
         names = list(getattr(estimator, "parameter_names_in_", [f"theta_{j}" for j in range(p)]))
-    z = ndtri(pit)
-    spread = z.std(axis=0, ddof=1)
-    chi2 = stats.chi2(n - 1)
-    square = (n - 1) * spread**2
-    pvalues = (
-        stats.ttest_1samp(z, 0).pvalue,
-        2 * np.minimum(chi2.cdf(square), chi2.sf(square)),
-        uniformity_test(_ranks(pit, n_samples), n_samples),
-    )
+    if len(names) != p:
+        raise ValueError(f"names must hold {p} names; got {list(names)}.")
+    z, ranks = ndtri(pit), _ranks(pit, n_samples)
+    pvalues = stats.ttest_1samp(z, 0).pvalue, _spread_pvalue(z, ranks, n_samples)
+    pvalues += (uniformity_test(ranks, n_samples),)
     score = getattr(estimator, "score", None)
     return CalibrationReport(
         names,
         _scores(np.abs(2 * pit - 1)),
         -z.mean(axis=0),
-        spread,
+        z.std(axis=0, ddof=1),
         *(np.minimum(1, 3 * p * value) for value in pvalues),
         log_score=None if score is None else float(score(theta, X)),
         n_runs=n,
         significance=significance,
     )
+
+
+def _spread_pvalue(z: Array, ranks: NDArray[np.int64], n_samples: int) -> Array:
+    """Two-sided p-values of sd 1; 1 for narrow columns that the ends of the draws cut off."""
+    n, square = len(z), (z - z.mean(axis=0)) ** 2
+    low, high = stats.chi2(n - 1).cdf(square.sum(axis=0)), stats.chi2(n - 1).sf(square.sum(axis=0))
+    outside = ((ranks == 0) | (ranks == n_samples)).sum(axis=0)
+    cut_off = stats.binom.sf(outside - 1, n, 2 / (n_samples + 1)) < 0.01
+    return np.where(cut_off & (low < high), 1.0, 2 * np.minimum(low, high))
 
 
 # ---- two samples, the data
@@ -541,6 +573,8 @@ def c2st_score(
         raise ValueError(
             f"a and b must be samples (n, p) of the same width; got shapes {a.shape}, {b.shape}."
         )
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("a and b must be finite.")
     if min(len(a), len(b)) < cv:
         raise ValueError(f"Each sample needs at least cv={cv} rows; got {len(a)} and {len(b)}.")
     rng = as_generator(random_state)
@@ -549,8 +583,22 @@ def c2st_score(
     from_b = np.repeat([0, 1], [len(a), len(b)])
     width, seeds = 10 * a.shape[1], rng.integers(2**31, size=2).tolist()
     classifier = MLPClassifier((width, width), max_iter=10_000, random_state=seeds[0])
-    folds = KFold(cv, shuffle=True, random_state=seeds[1])
-    return float(cross_val_score(classifier, both, from_b, cv=folds, n_jobs=n_jobs).mean())
+    folds = KFold(cv, shuffle=True, random_state=seeds[1]).split(both)
+    accuracies = Parallel(n_jobs=n_jobs)(
+        delayed(_accuracy)(clone(classifier), both, from_b, *fold) for fold in folds
+    )
+    return float(np.mean(accuracies))
+
+
+def _accuracy(
+    classifier: MLPClassifier,
+    x: Array,
+    y: NDArray[np.int64],
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+) -> float:
+    with threadpool_limits(1):  # sums round alike in every worker
+        return float(classifier.fit(x[train], y[train]).score(x[test], y[test]))
 
 
 def posterior_predictive(
@@ -624,8 +672,10 @@ def misspecification_score(estimator: Any, X_obs: Any) -> Any:
     Returns
     -------
     ndarray, shape (n_obs,), or float for one observation
-        The share of simulations that are further out. Uniform on (0, 1) for data from the
-        simulator; beyond the largest tenth of the held-out distances it follows their tail.
+        The share of simulations that are further out: uniform on (0, 1) for data from the
+        simulator, up to the accuracy of a tenth of the training pairs, at most 2,000; beyond the
+        largest tenth of them it follows their tail (of less than 50, at most as 1 over the
+        distance). Of sets, for an NLE, the least value of their points times their number.
 
     References
     ----------
@@ -643,6 +693,11 @@ def misspecification_score(estimator: Any, X_obs: Any) -> Any:
     >>> misspecification_score(npe, X[0]) > 0.01, misspecification_score(npe, X[0] + 50) < 1e-3
     (True, True)
     """
+    if not isinstance(estimator, BaseDensityEstimator):
+        raise TypeError(
+            "misspecification_score needs an NPEEstimator or NLEEstimator, which remember their "
+            f"training simulations; got {type(estimator).__name__}."
+        )
     return estimator._misspecification(X_obs)
 
 
@@ -654,6 +709,7 @@ def simulated_curve(
 ) -> tuple[Array, Array, Array, Array]:
     """`coverage_curve` of an estimator; options are those of `coverage_score`."""
     _check_kind(kind)
+    _check_confidence(confidence)
     return _curve(_measure(estimator, theta, X, kind, **options), confidence)
 
 
@@ -673,7 +729,19 @@ def _check_truths(theta: ArrayLike) -> Array:
     theta = np.asarray(theta, dtype=np.float64)
     if theta.ndim != 2 or not theta.size:
         raise ValueError(f"theta must have shape (n, p), one truth a row; got {theta.shape}.")
+    if not np.isfinite(theta).all():
+        raise ValueError(f"theta must be finite; row {_first(~np.isfinite(theta))} is not.")
     return theta
+
+
+def _first(bad: NDArray[np.bool_]) -> int:
+    """Return the first row where any is bad."""
+    return int(bad.reshape(len(bad), -1).any(axis=1).argmax())
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, such as 0.95; got {confidence}.")
 
 
 def _check_draws(theta: ArrayLike, samples: ArrayLike) -> tuple[Array, Array]:
@@ -684,8 +752,9 @@ def _check_draws(theta: ArrayLike, samples: ArrayLike) -> tuple[Array, Array]:
             f"Posterior draws of {n} observations and {p} parameters must have shape ({n}, "
             f"n_samples, {p}); got {samples.shape}."
         )
-    if np.isnan(samples).any() or np.isnan(theta).any():
-        raise ValueError("theta and the posterior draws must not hold NaN.")
+    if not np.isfinite(samples).all():
+        row = _first(~np.isfinite(samples))
+        raise ValueError(f"Posterior draws must be finite; those of observation {row} are not.")
     return theta, samples
 
 
@@ -701,11 +770,12 @@ def _measure(
     verbose: int = 0,
 ) -> Array:
     """Sample the posterior of every observation and measure the truths, (n, k)."""
-    theta = _check_truths(theta)
-    n, n_observations = len(theta), len(X) if hasattr(X, "__len__") else np.shape(X)[0]
-    if n != n_observations:
+    if hasattr(theta, "columns") and hasattr(estimator, "parameter_names_in_"):
+        check_names(np.asarray(theta.columns), estimator.parameter_names_in_)
+    theta, n = _check_truths(theta), _num_samples(X)
+    if len(theta) != n:
         raise ValueError(
-            f"theta and X must hold the same number of runs; got {n} and {n_observations}."
+            f"theta and X must hold the same number of runs; got {len(theta)} and {n}."
         )
     starts = range(0, n, _BLOCK)
     seeds = as_generator(random_state).integers(2**31, size=len(starts))
@@ -716,7 +786,7 @@ def _measure(
     )
     tasks = (
         delayed(_measure_block)(
-            estimator, theta[i : i + _BLOCK], _rows(X, i, i + _BLOCK), kind, n_samples, seed, span
+            estimator, theta[i : i + _BLOCK], _rows(X, i, _BLOCK), kind, n_samples, seed, span
         )
         for i, seed in zip(starts, seeds.tolist(), strict=True)
     )
@@ -724,8 +794,8 @@ def _measure(
     return np.concatenate(list(bar))
 
 
-def _rows(X: Any, start: int, stop: int) -> Any:
-    return _safe_indexing(X, slice(start, min(stop, len(X))))
+def _rows(X: Any, start: int, n: int) -> Any:
+    return _safe_indexing(X, slice(start, start + n))
 
 
 def _measure_block(
@@ -738,7 +808,7 @@ def _measure_block(
     span: Array | None,
 ) -> Array:
     rng = np.random.default_rng(seed)
-    with one_thread():
+    with one_thread(), trusted():
         draws = estimator.sample_posterior(X, n_samples, random_state=int(rng.integers(2**31)))
         theta, samples = _check_draws(theta, draws)
         log_density = _log_density(estimator, theta, samples, X) if kind == "hpd" else None
@@ -754,7 +824,7 @@ def _log_density(estimator: Any, theta: Array, samples: Array, X: Any) -> tuple[
             "has none. Use kind='tarp' for a joint test that needs draws only."
         )
     rows = [
-        log_prob(np.vstack([truth, draws]), _rows(X, i, i + 1))
+        log_prob(np.vstack([truth, draws]), _rows(X, i, 1))
         for i, (truth, draws) in enumerate(zip(theta, samples, strict=True))
     ]
     values = np.stack(rows)
@@ -781,6 +851,13 @@ def _levels(
             return erf(np.where(error == 0, 0, error / sd) / math.sqrt(2))
     if kind == "hpd":
         at_truth, at_draws = (np.asarray(a, dtype=np.float64) for a in log_density)
+        if (at_truth.shape, at_draws.shape) != (samples.shape[:1], samples.shape[:2]):
+            raise ValueError(
+                f"log_density must have shapes {samples.shape[:1]} and {samples.shape[:2]}; got "
+                f"{at_truth.shape} and {at_draws.shape}."
+            )
+        if np.isnan(at_truth).any() or np.isnan(at_draws).any():
+            raise ValueError("The log densities of the truths and of the draws must not be NaN.")
         return _pit(-at_truth[:, None], -at_draws[:, :, None], rng)
     low, high = span
     width = np.where(high > low, high - low, 1)

@@ -28,6 +28,7 @@ from skbi.base import (
     Pairs,
     blocks,
     check_n_samples,
+    is_trusted,
     make_flow,
     mixture_density,
 )
@@ -55,8 +56,8 @@ class NLEEstimator(BaseDensityEstimator):
         Of the posterior. The pairs may come from any other distribution inside its support.
         `fit`, `log_prob` and `sample_likelihood` do without.
     flow : {"spline", "realnvp"}, default="spline"
-        Kind of coupling layer. On 20,000 events of the double moon splines end 0.037 nats from the
-        exact likelihood and affine maps 0.078, in about the same time.
+        Kind of coupling layer. On 20,000 events of the double moon splines end 0.036 nats from the
+        exact likelihood in 43 s on one core, affine maps 0.051 in 26 s.
     n_transforms : int, default=6
         Number of coupling layers.
     hidden_layer_sizes : sequence of int, default=(64,)
@@ -322,31 +323,29 @@ class NLEEstimator(BaseDensityEstimator):
         Warns
         -----
         UserWarning
-            If an observation lies outside the range of the training points, by how much; if draws
-            lie outside that of the training parameters; if single points are each sampled on their
-            own; if a sampler has not converged.
+            If an observation lies outside the range of the training points, by how much, or is
+            otherwise unlike them (see `misspecification_score`); if draws lie outside the range of
+            the training parameters; if single points are each sampled on their own; if a sampler
+            has not converged.
         """
         packed, single = self._check_observations(X_obs)
         check_n_samples(n_samples)
-        prior = self._check_sampling(sampler, packed)
+        prior = self._check_sampling(sampler)
         if sampler == "auto":
             sampler = _choose(prior)
-        if sampler != "enumerate" and packed.sizes is None and len(packed) > 1:
-            warnings.warn(
-                f"X_obs is {len(packed)} single points, each an observation that is sampled on its "
-                "own. If they share one theta, pass X_obs[None].",
-                stacklevel=2,
-            )
+        if not is_trusted():
+            self._check_familiar(packed, sampler)
         rng = as_generator(self.random_state if random_state is None else random_state)
         seeds = rng.integers(2**63, size=len(packed))
-        found = Parallel(n_jobs=n_jobs)(
+        alone = len(packed) == 1
+        found = Parallel(n_jobs=1 if alone else n_jobs)(
             delayed(_sample)(
                 Likelihood(self, packed[i : i + 1], prior),
                 n_samples,
                 sampler,
                 int(seeds[i]),
                 {"verbose": self.verbose, **_numbered(options, None if single else i)},
-                alone=len(packed) == 1,
+                alone=alone,
             )
             for i in range(len(packed))
         )
@@ -458,9 +457,9 @@ class NLEEstimator(BaseDensityEstimator):
 
     # ---- evaluation
 
-    def _summaries(self, X: Packed) -> NDArray[np.float64]:
+    def _summaries(self, member: ConditionalDensity, maps: Maps, X: Packed) -> NDArray[np.float64]:
         """Return the points themselves, scaled."""
-        return self._maps.X.forward(X.points)
+        return maps.X.forward(X.points)
 
     def _p_values(self, X: Packed) -> NDArray[np.float64]:
         """Of a set, the least of its points, times their number."""
@@ -485,25 +484,35 @@ class NLEEstimator(BaseDensityEstimator):
             )
         return self.prior
 
-    def _check_sampling(self, sampler: str, packed: Packed) -> Prior:
+    def _check_sampling(self, sampler: str) -> Prior:
         if sampler not in ("auto", *_SAMPLERS):
             raise ValueError(
                 f"sampler must be one of {sorted(('auto', *_SAMPLERS))}; got {sampler!r}."
             )
-        prior = self._check_prior()
+        return self._check_prior()
+
+    def _check_familiar(self, packed: Packed, sampler: str) -> None:
+        """Warn of data that the likelihood was not learnt for."""
+        if sampler != "enumerate" and packed.sizes is None and len(packed) > 1:
+            warnings.warn(
+                f"X_obs is {len(packed)} single points, each an observation that is sampled on its "
+                "own. If they share one theta, pass X_obs[None].",
+                stacklevel=3,
+            )
         scale, (low, high) = self._maps.X.scale, self._seen[0]
         beyond = np.maximum(low - packed.points, packed.points - high).max(axis=0) / scale
         worst = int(beyond.argmax())
-        if beyond[worst] > 0.1:
-            values = packed.points[:, worst]
-            warnings.warn(
-                f"X_obs lies outside the training points: feature {worst} spans "
-                f"[{values.min():.4g}, {values.max():.4g}], in training [{low[worst]:.4g}, "
-                f"{high[worst]:.4g}]; that is {beyond[worst]:.1f} standard deviations beyond. The "
-                "likelihood there is a guess.",
-                stacklevel=3,
-            )
-        return prior
+        if beyond[worst] <= 0.1:
+            self._warn_of_strangers(self._p_values(packed))
+            return
+        values = packed.points[:, worst]
+        warnings.warn(
+            f"X_obs lies outside the training points: feature {worst} spans "
+            f"[{values.min():.4g}, {values.max():.4g}], in training [{low[worst]:.4g}, "
+            f"{high[worst]:.4g}]; that is {beyond[worst]:.1f} standard deviations beyond. The "
+            "likelihood there is a guess.",
+            stacklevel=3,
+        )
 
     def _check_draws(self, samples: NDArray[np.float64]) -> None:
         low, high = self._seen[1]

@@ -195,7 +195,7 @@ class CoverageDisplay:
 
     def _log(self, ax: Any) -> None:
         self._curves(ax, lambda p: np.maximum(1 - p, 1e-12))
-        end = 1 / self.n_runs
+        end = 1 / max(2, self.n_runs)
         ax.set(xlabel="1 - nominal coverage", ylabel="1 - empirical coverage", aspect="equal")
         ax.set(xscale="log", yscale="log", xlim=(1, end), ylim=(1, end))
         for name, k in _SIGMA.items():
@@ -368,7 +368,7 @@ class RankDisplay:
         axes = _axes(ax, len(draw[kind]))
         for axis, function in zip(axes, draw[kind], strict=True):
             function(axis)
-        axes[-1].legend(frameon=False, loc="upper right")
+        axes[-1].legend(frameon=False)
         self.ax_, self.figure_ = (axes if kind == "both" else axes[0]), axes[0].figure
         return self
 
@@ -384,7 +384,7 @@ class RankDisplay:
         ax.axhline(n / n_bins, color="0.4", lw=0.8)
         for colour, name, column in _coloured(self.names, self.ranks):
             counts = np.histogram(column, edges)[0] / share / n_bins
-            ax.stairs(counts, edges, color=colour, lw=1.3, label=name)
+            ax.stairs(counts, edges, baseline=None, color=colour, lw=1.3, label=name)
         ax.set(xlabel="rank of the truth among the draws", ylabel="runs", ylim=(0, None))
 
     def _ecdf(self, ax: Any) -> None:
@@ -410,6 +410,7 @@ class PosteriorDisplay:
         Posteriors by their labels.
     names : sequence of p str
     truth : array-like, shape (p,), optional
+        None where unknown.
 
     Attributes
     ----------
@@ -472,7 +473,7 @@ class PosteriorDisplay:
     @classmethod
     def from_predictions(
         cls,
-        samples: ArrayLike | Mapping[str, ArrayLike],
+        samples: ArrayLike | dict[str, ArrayLike],
         *,
         names: Sequence[str] | None = None,
         truth: ArrayLike | None = None,
@@ -482,7 +483,7 @@ class PosteriorDisplay:
 
         Parameters
         ----------
-        samples : array-like, shape (n_samples, p), or mapping of str to such
+        samples : array-like, shape (n_samples, p), or dict of str to such
             One posterior, or several with their labels.
         names : sequence of str, optional
         truth : array-like, shape (p,), optional
@@ -492,7 +493,9 @@ class PosteriorDisplay:
         -------
         PosteriorDisplay
         """
-        several = samples if isinstance(samples, Mapping) else {"posterior": samples}
+        if names is None:
+            names = getattr(samples, "columns", None)
+        several = samples if type(samples) is dict else {"posterior": samples}
         several = {label: np.asarray(draws, dtype=float) for label, draws in several.items()}
         shapes = {draws.shape[1:] for draws in several.values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
@@ -501,6 +504,14 @@ class PosteriorDisplay:
                 f"p; got shapes {[draws.shape for draws in several.values()]}."
             )
         (p,) = next(iter(shapes))
+        for label, draws in several.items():
+            if len(draws) <= p or not np.isfinite(draws).all():
+                raise ValueError(
+                    f"A corner plot needs more than {p} draws, all finite; {label!r} has "
+                    f"{len(draws)}, of which {np.isfinite(draws).all(axis=1).sum()} finite."
+                )
+        if truth is not None and np.shape(truth) != (p,):
+            raise ValueError(f"truth must have shape ({p},); got {np.shape(truth)}.")
         names = _curve_names(np.empty((0, p)), "rank", names)
         return cls(several, names=names, truth=truth).plot(figure)
 
@@ -531,6 +542,8 @@ class PosteriorDisplay:
                 levels=(0.393, 0.865), max_n_ticks=4, hist_kwargs={"density": True},
             )  # fmt: skip
         self.ax_, self.figure_ = np.reshape(figure.axes, (p, p)), figure
+        for ax in self.ax_.diagonal():  # corner leaves room for the last posterior only
+            ax.set_ylim(0, 1.1 * max(bars.get_xy()[:, 1].max() for bars in ax.patches))
         self._legend(colours)
         return self
 
@@ -540,7 +553,7 @@ class PosteriorDisplay:
         low, high = np.min(edges, axis=0)[0], np.max(edges, axis=0)[1]
         if self.truth is not None:
             margin, truth = 0.05 * (high - low), np.asarray(self.truth, dtype=float)
-            low, high = np.minimum(low, truth - margin), np.maximum(high, truth + margin)
+            low, high = np.fmin(low, truth - margin), np.fmax(high, truth + margin)
         flat = high <= low
         return list(zip(low - 0.5 * flat, high + 0.5 * flat, strict=True))
 
@@ -632,9 +645,8 @@ class LossCurveDisplay:
         epochs = np.arange(1, len(self.loss_curve) + 1)
         ax.plot(epochs, self.loss_curve, color=_COLOURS[0], label="training")
         if self.validation_scores is not None:
-            ax.plot(
-                epochs, np.negative(self.validation_scores), color=_COLOURS[1], label="held out"
-            )
+            held_out = np.negative(self.validation_scores)
+            ax.plot(epochs[-len(held_out) :], held_out, color=_COLOURS[1], label="held out")
         ax.set(xlabel="epoch", ylabel="-log q [nats]")
         ax.legend(frameon=False)
         self.ax_, self.figure_ = ax, ax.figure

@@ -202,7 +202,12 @@ def simulate_at(
 def _simulate_block(simulator: Any, theta: NDArray[np.float64], seed: int) -> NDArray[Any]:
     if hasattr(simulator, "get_params") and "random_state" in simulator.get_params():
         simulator = clone(simulator).set_params(random_state=seed)
-    return np.asarray(simulator.transform(theta))
+    X = simulator.transform(theta)
+    if isinstance(X, list | tuple) and len({np.shape(x) for x in X}) > 1:  # ragged sets
+        sets = np.empty(len(X), dtype=object)
+        sets[:] = X
+        return sets
+    return np.asarray(X)
 
 
 def _own_stream(random_state: RandomState) -> RandomState:

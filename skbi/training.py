@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,13 +64,6 @@ def seeded(rng: np.random.Generator) -> Iterator[None]:
         yield
 
 
-class _Threads(threading.local):
-    """Whether this thread is in `one_thread`; shared: how many are, and torch's number before."""
-
-    inside = False
-    lock, n_users, before = threading.Lock(), 0, 1
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread, as parallel workers should.
@@ -77,26 +71,35 @@ def one_thread() -> Iterator[None]:
     Sums then round in the same way in this process, in a thread and in a worker elsewhere, and
     workers do not compete for cores.
     """
-    if _THREADS.inside:
+    if getattr(_HERE, "inside", False):
         yield
         return
-    with _Threads.lock:
+    with _THREADS.lock:
         current = torch.get_num_threads()  # asking also gives a new thread its number
-        if _Threads.n_users == 0:
-            _Threads.before = current
-        _Threads.n_users += 1
+        if _THREADS.n_users == 0:
+            _THREADS.before = current
+        _THREADS.n_users += 1
         torch.set_num_threads(1)  # for this thread, and for those that start from now on
-    _THREADS.inside = True
+    _HERE.inside = True
     try:
         yield
     finally:
-        _THREADS.inside = False
-        with _Threads.lock:
-            _Threads.n_users -= 1
-            torch.set_num_threads(_Threads.before)
+        _HERE.inside = False
+        with _THREADS.lock:
+            _THREADS.n_users -= 1
+            torch.set_num_threads(_THREADS.before)
 
 
-_THREADS = _Threads()
+@dataclass
+class _Threads:
+    """How many threads of this process are in `one_thread`, and what torch had before them."""
+
+    lock: Any = field(default_factory=threading.Lock)
+    n_users: int = 0
+    before: int = 1
+
+
+_THREADS, _HERE = _Threads(), threading.local()
 
 
 def train(

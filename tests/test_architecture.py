@@ -20,7 +20,7 @@ INSIDE = {
     "npe": {"_data", "priors", "networks", "flows", "training", "base"},
     "samplers": {"priors"},
     "nle": {"_data", "priors", "networks", "flows", "training", "base", "samplers"},
-    "calibration": {"priors", "simulators", "training"},
+    "calibration": {"priors", "simulators", "training", "base"},
     "plotting": {"calibration", "priors"},
 }
 OUTSIDE = {
@@ -31,7 +31,7 @@ OUTSIDE = {
     "flows": {"numpy", "torch"},
     "training": {"numpy", "torch", "sklearn", "tqdm"},
     "samplers": {"numpy", "scipy", "dynesty", "tqdm"},
-    "calibration": {"numpy", "scipy", "sklearn", "joblib", "tqdm"},
+    "calibration": {"numpy", "scipy", "sklearn", "joblib", "threadpoolctl", "tqdm"},
     "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},
 }
 STANDARD = {

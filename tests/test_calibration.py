@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,14 +163,17 @@ def test_hpd_agrees_with_a_slow_reference():
 
 
 def test_hpd_of_an_nle_is_that_of_the_posterior():
-    """An NLE's density must be multiplied by its prior."""
-    prior = JointPrior({"mu": stats.norm(3, 0.3)})
-    theta = prior.sample(300, random_state=0)
-    X = theta + 0.5 * np.random.default_rng(0).normal(size=theta.shape)
-    nle = NLEEstimator(prior=prior, **QUICK).fit(theta, X)
+    """Its likelihood must be multiplied by the prior: here of a count, by ranks and by density."""
+    prior = JointPrior({"count": stats.binom(5, 0.2)})
+    theta = prior.sample(3000, random_state=0)
+    X = theta + 2 * np.random.default_rng(1).normal(size=theta.shape)
+    nle = NLEEstimator(prior=prior, max_iter=10, random_state=0).fit(theta[1000:], X[1000:])
     np.testing.assert_allclose(
         nle.log_posterior(theta, X), nle.log_prob(theta, X) + prior.log_prob(theta)
     )
+    for kind in ("hpd", "rank"):
+        options = {"kind": kind, "n_samples": 50, "random_state": 0}
+        assert coverage_score(nle, theta[:1000], X[:1000], **options) > 0.95
 
 
 def test_discrete_parameters_are_calibrated_under_ranks():
@@ -266,6 +270,8 @@ def test_the_band_of_a_single_level_is_binomial():
         ({"shift": 1.0}, "biased high"),
         ({"shift": -1.0}, "biased low"),
         ({"shift": 1.0, "scale": 0.5}, "biased high, overconfident"),
+        ({"shift": 3.0}, "biased high"),  # beyond all draws: cut off, not narrow
+        ({"shift": -4.0, "scale": 0.5}, "biased low"),
     ],
 )
 def test_the_report_names_what_is_wrong(wrong, verdict):
@@ -274,7 +280,7 @@ def test_the_report_names_what_is_wrong(wrong, verdict):
         Gaussian(**wrong), theta, X, n_samples=200, names=["a", "b"], random_state=0
     )
     assert report.verdicts == [verdict] * 2
-    if "scale" not in wrong:
+    if "scale" not in wrong and abs(wrong.get("shift", 0)) <= 1:
         np.testing.assert_allclose(report.bias, wrong.get("shift", 0), atol=0.1)
     assert str(report).count(verdict) == 2
     assert "2000 runs" in str(report)
@@ -322,10 +328,19 @@ def npe(pairs):
     return NPEEstimator(prior=DoubleMoonSimulator.prior(), **QUICK).fit(theta[200:], X[200:])
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """Return an estimator of the default size, whose sums torch would split among threads."""
+    theta, X = simulate(
+        DoubleMoonSimulator.prior(), DoubleMoonSimulator(n_points=200), 120, random_state=0
+    )
+    return NPEEstimator(max_iter=1, random_state=0).fit(theta, X), theta, X
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_number_of_jobs_and_the_backend_change_nothing(npe, pairs, kind):
-    theta, X = pairs[0][:120], list(pairs[1][:120])
-    options = {"n_samples": 30, "kind": kind, "multioutput": "raw_values", "random_state": 1}
+def test_the_number_of_jobs_and_the_backend_change_nothing(whole, kind):
+    npe, theta, X = whole
+    options = {"n_samples": 200, "kind": kind, "multioutput": "raw_values", "random_state": 1}
     one = coverage_score(npe, theta, X, **options)
     np.testing.assert_array_equal(coverage_score(npe, theta, X, n_jobs=2, **options), one)
     for backend in ("loky", "threading"):
@@ -371,6 +386,23 @@ def test_the_report_of_an_estimator_has_names_and_score(npe, pairs):
     assert "held-out log score" in str(report)
 
 
+def test_columns_in_another_order_are_refused(npe, pairs):
+    frame = pd.DataFrame(pairs[0][:50], columns=["d", "sigma", "t"])
+    options = {"n_samples": 10, "random_state": 0}
+    score = coverage_score(npe, frame, pairs[1][:50], **options)
+    assert score == coverage_score(npe, pairs[0][:50], pairs[1][:50], **options)
+    for method in (npe.log_prob, lambda theta, X: coverage_score(npe, theta, X)):
+        with pytest.raises(ValueError, match=r"\['t', 'd', 'sigma'\] must stand in the order of"):
+            method(frame[["t", "d", "sigma"]], pairs[1][:50])
+
+
+def test_runs_are_known_to_be_simulated_and_raise_no_alarm(npe, pairs):
+    X = [x + 100 for x in pairs[1][:60]]
+    coverage_score(npe, pairs[0][:60], X, n_samples=10, random_state=0)  # warnings are errors
+    with pytest.warns(UserWarning, match="unlike the training"):
+        npe.sample_posterior(X, 10)
+
+
 def test_progress_is_shown_on_request(capsys):
     theta, X = runs(100)
     coverage_score(Gaussian(), theta, X, n_samples=10, random_state=0)
@@ -407,10 +439,39 @@ def test_bad_requests_say_what_was_expected():
         coverage_score(Densityless(), theta, X, kind="hpd")
     with pytest.raises(ValueError, match="log_density"):
         coverage_curve(theta, np.zeros((20, 5, 2)), kind="hpd")
-    with pytest.raises(ValueError, match="NaN"):
-        coverage_curve(theta, np.full((20, 5, 2), np.nan))
+    samples, density = np.zeros((20, 5, 2)), (np.zeros(20), np.zeros((20, 5)))
+    bad = np.where(np.arange(20)[:, None, None] == 3, np.nan, samples)
+    with pytest.raises(ValueError, match="those of observation 3 are not"):
+        coverage_curve(theta, bad)
+    with pytest.raises(ValueError, match="row 4"):
+        coverage_curve(np.where(np.arange(20)[:, None] == 4, np.inf, theta), samples)
+    with pytest.raises(ValueError, match=r"\(20,\) and \(20, 5\); got \(20,\) and \(5, 20\)"):
+        coverage_curve(theta, samples, kind="hpd", log_density=(density[0], density[1].T))
+    with pytest.raises(ValueError, match="must not be NaN"):
+        coverage_curve(theta, samples, kind="hpd", log_density=(density[0] * np.nan, density[1]))
+    with pytest.raises(ValueError, match=r"theta's shape \(20, 2\); got \(2,\)"):
+        tarp_curve(theta, samples, references=[0, 0])
+    with pytest.raises(ValueError, match=r"such as 0\.95; got 95"):
+        coverage_curve(theta, samples, confidence=95)
+    with pytest.raises(ValueError, match=r"such as 0\.95; got 95"):
+        ecdf_band(10, [0.5], 95)
+    with pytest.raises(ValueError, match="levels must increase"):
+        ecdf_band(10, [0.5, 0.2])
+    for ranks in ([1, 2], np.empty((0, 1)), [[7]], [[-1]]):
+        with pytest.raises(ValueError, match=r"ranks must have shape .* 0 \.\.\. 5"):
+            uniformity_test(ranks, 5)
+    with pytest.raises(ValueError, match="at least 2 runs"):
+        calibration_report(Gaussian(), theta[:1], X[:1])
+    with pytest.raises(ValueError, match="names must hold 2"):
+        calibration_report(Gaussian(), theta, X, names=["a"])
     with pytest.raises(ValueError, match="same width"):
         c2st_score(theta, X[:, :1])
+    with pytest.raises(ValueError, match="finite"):
+        c2st_score(theta, X * np.nan)
+    with pytest.raises(ValueError, match="at least cv=5"):
+        c2st_score(theta, X[:4])
+    with pytest.raises(TypeError, match=r"needs an NPEEstimator or NLEEstimator.*got Gaussian"):
+        misspecification_score(Gaussian(), X)
 
 
 # ---- two samples
@@ -426,8 +487,8 @@ def test_c2st_of_two_gaussians_approaches_the_best_classifier():
 
 
 def test_c2st_repeats_and_ignores_units():
-    a, b = np.random.default_rng(0).normal(size=(2, 100, 2))
-    units = np.array([1e-3, 1e4])
+    a, b = np.random.default_rng(0).normal(size=(2, 100, 10))
+    units = np.logspace(-3, 4, 10)
     one = c2st_score(a, b, random_state=0)
     assert one == c2st_score(a, b, random_state=0, n_jobs=2)
     assert one == pytest.approx(c2st_score(a * units + 7, b * units + 7, random_state=0), abs=0.02)
@@ -495,6 +556,29 @@ def test_observations_off_the_surface_are_flagged(surface):
     _, X = vectors(100, seed=3)
     off = rng.permuted(X, axis=0)
     assert np.median(misspecification_score(surface, off)) < 1e-3
+
+
+@pytest.mark.parametrize("n", [2, 30, 300, 2000])
+@pytest.mark.parametrize("kind", ["normal", "counts", "coin and count"])
+def test_far_data_are_flagged_and_fresh_ones_are_not_at_any_size(n, kind):
+    def data(n, seed):
+        rng = np.random.default_rng(seed)
+        theta = rng.normal(size=(n, 1))
+        if kind == "normal":
+            return theta, theta + rng.normal(size=(n, 2))
+        X = rng.poisson(np.exp(theta / 2 + [0, 1]))
+        return theta, X if kind == "counts" else np.column_stack([rng.random(n) < 0.5, X[:, 0]])
+
+    npe = NPEEstimator(**QUICK).fit(*data(n, 0))
+    fresh = misspecification_score(npe, data(4000, 1)[1])
+    assert (fresh < 1e-3).mean() < 0.01
+    assert (misspecification_score(npe, np.full((5, 2), 1e6)) < 1e-3).all()
+
+
+def test_sets_of_nearly_the_trained_size_are_familiar(whole):
+    npe, _, X = whole
+    p_values = misspecification_score(npe, X[:, :-1])  # one point less, of 200
+    assert (p_values < 0.05).mean() < 0.3  # 12 held-out sets
 
 
 def test_far_sets_are_flagged(npe, pairs):

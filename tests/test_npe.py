@@ -43,7 +43,7 @@ def on_sets():
 # ---- a closed-form posterior
 
 
-@pytest.mark.parametrize("p", [1, 2, 5])
+@pytest.mark.parametrize("p", [1, 5])
 def test_defaults_recover_a_conjugate_gaussian_posterior(p):
     theta, X, _, _ = linear_gaussian(p, 10_000)
     _, X_obs, mean, covariance = linear_gaussian(p, 200, seed=1)

@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from scipy import stats
@@ -128,6 +129,8 @@ def test_displays_of_an_estimator_take_its_names(fitted):
     options = {"n_samples": 50, "random_state": 0}
     coverage = CoverageDisplay.from_estimator(npe, theta, X, **options)
     assert coverage.names == ["a", "b"]
+    joint = CoverageDisplay.from_estimator(npe, theta[:60], X[:60], kind="hpd", **options)
+    assert joint.names == ["highest density"]
     assert RankDisplay.from_estimator(npe, theta, X, **options).ranks.max() <= 50
     posterior = PosteriorDisplay.from_estimator(npe, X[0], truth=theta[0], n_samples=500)
     assert posterior.ax_[1, 1].get_xlabel() == "b"
@@ -146,6 +149,16 @@ def test_the_loss_is_drawn_by_epoch(fitted):
     np.testing.assert_allclose(curves(ax)["held out"][:, 1], np.negative(npe.validation_scores_))
     alone = LossCurveDisplay.from_predictions([2.0, 1.0])
     assert list(curves(alone.ax_)) == ["training"]
+    later = LossCurveDisplay.from_predictions([3.0, 2.0, 1.0], [-1.5])  # of the last epoch
+    np.testing.assert_allclose(curves(later.ax_)["held out"], [[3, 1.5]])
+
+
+def test_one_run_unknown_truths_and_data_frames_can_be_drawn():
+    CoverageDisplay.from_predictions(THETA[:1], SAMPLES[:1], random_state=0)
+    RankDisplay.from_predictions(THETA[:1], SAMPLES[:1, :1], random_state=0)
+    frame = pd.DataFrame(SAMPLES[0], columns=["a", "b"])
+    display = PosteriorDisplay.from_predictions(frame, truth=[0.0, None])
+    assert display.names == ["a", "b"]
 
 
 def test_bad_requests_say_what_was_expected():
@@ -155,6 +168,12 @@ def test_bad_requests_say_what_was_expected():
         CoverageDisplay.from_predictions(THETA, SAMPLES, ax=axes(1)[0])
     with pytest.raises(ValueError, match="scale must be"):
         CoverageDisplay.from_predictions(THETA, SAMPLES, scale="loglog")
+    with pytest.raises(ValueError, match=r"more than 2 draws.* 'posterior' has 1"):
+        PosteriorDisplay.from_predictions(SAMPLES[0, :1])
+    with pytest.raises(ValueError, match="of which 0 finite"):
+        PosteriorDisplay.from_predictions(SAMPLES[0] * np.nan)
+    with pytest.raises(ValueError, match=r"shape \(2,\); got \(3,\)"):
+        PosteriorDisplay.from_predictions(SAMPLES[0], truth=[0, 0, 0])
     with pytest.raises(ValueError, match="kind must be"):
         RankDisplay.from_predictions(THETA, SAMPLES, kind="hist")
 

@@ -1,25 +1,28 @@
-"""How fast are 1,000 draws for each of 2,000 observations? skbi and sbi side by side.
+"""How fast are 1,000 draws for each of 2,000 observations? And their calibration? Beside sbi.
 
-Both learn the two moons problem (two parameters, uniform prior) from the same 5,000 pairs, then
-draw in the same process, in turns. sbi draws in its two ways: all observations in batches
-(`sample_batched`), and one at a time (`sample`; 50 observations are timed and scaled). Both reject
-draws outside the prior; skbi has none to reject.
+Both skbi and sbi learn the two moons problem (two parameters, uniform prior) from the same 5,000
+pairs, then work in the same process, in turns. sbi draws in its two ways: all observations in
+batches (`sample_batched`), and one at a time (`sample`; 50 observations are timed and scaled). Both
+reject draws outside the prior; skbi has none to reject. Calibration is sbi's `run_sbc` against
+`coverage_score`, once each.
 
     pip install -c tests/constraints.txt -e ".[bench]"
     python examples/benchmarks/sampling_rate.py
 """
 
+import resource
 import tempfile
 import time
 
 import numpy as np
 import torch
+from sbi.diagnostics import run_sbc
 from sbi.inference import NPE
 from sbi.utils import BoxUniform
 from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
-from skbi import JointPrior, NPEEstimator
+from skbi import JointPrior, NPEEstimator, coverage_score
 
 N_OBSERVATIONS, N_DRAWS, N_ALONE, N_TURNS = 2000, 1000, 50, 3
 
@@ -82,6 +85,15 @@ def main():
     for name, rate in rates.items():
         slower = rates["skbi sample_posterior"] / rate
         print(f"{name:22} {rate:10,.0f} draws/s, {slower:6.1f} times slower than skbi")
+
+    truths = theta[5000:]
+    ours = timed(lambda: coverage_score(npe, truths, X_obs, n_samples=N_DRAWS, random_state=0))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"skbi coverage_score    {ours:6.1f} s (peak memory of all so far {peak:.2f} GB)")
+    options = {"num_posterior_samples": N_DRAWS, "show_progress_bar": False}
+    truths = torch.as_tensor(truths, dtype=torch.float32)
+    theirs = timed(lambda: run_sbc(truths, x_obs, posterior, **options))
+    print(f"sbi run_sbc            {theirs:6.1f} s, {theirs / ours:.0f} times slower")
 
 
 if __name__ == "__main__":
