@@ -135,6 +135,10 @@ def as_table(values: Any, name: str) -> tuple[NDArray[np.float64], NDArray[Any] 
         hint = " Use reshape(-1, 1) for a single column." if table.ndim == 1 else ""
         hint += " Are theta and X swapped? It is fit(theta, X)." if table.ndim == 3 else ""
         raise ValueError(f"{name} must have shape (n, p); got shape {table.shape}.{hint}")
+    if table.shape[1] == 0:
+        raise ValueError(
+            f"{name} has 0 feature(s) (shape={table.shape}) while a minimum of 1 is required."
+        )
     return table, _get_feature_names(values)
 
 
@@ -165,6 +169,10 @@ def pack(X: Any, *, missing: str = "error") -> Packed:
             raise ValueError(
                 f"X must be {_KINDS[2]} or {_KINDS[3]}; got shape {array.shape}."
                 + (" Use reshape(-1, 1) for a single feature." if array.ndim == 1 else "")
+            )
+        if array.shape[-1] == 0:
+            raise ValueError(
+                f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
             )
         packed = Packed(array) if array.ndim == 2 else _pack_sets(array)
     _check_finite(packed, missing)
@@ -211,15 +219,22 @@ def _is_ragged(X: Any) -> bool:
 
 
 def _as_floats(values: Any, name: str) -> NDArray[np.float64]:
+    if values is None:
+        raise ValueError(
+            f"{name} is None. Expected array-like (array or non-string sequence), got None: "
+            "fit(theta, X) needs both."
+        )
     if hasattr(values, "toarray"):
         raise TypeError(f"{name} is sparse; skbi needs a dense array: pass {name}.toarray().")
     try:
         array = np.asarray(values)
+        if array.dtype.kind == "c":
+            raise ValueError("Complex data not supported: pass real and imaginary parts apart")
         if array.dtype.kind not in "buifO":
-            raise TypeError(f"its dtype is {array.dtype}")
+            raise ValueError(f"its dtype is {array.dtype}")
         return np.asarray(array, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of real numbers; {error}.") from error
+        raise type(error)(f"{name} must be an array of real numbers; {error}.") from error
 
 
 def _pack_sets(sets: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Packed:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -47,6 +48,7 @@ __all__ = [
 
 FLOWS = {"realnvp": RealNVP, "spline": NeuralSplineFlow}
 
+_VERSION = version("skbi")
 _REMEMBERED = 2000  # training observations that others are compared with, and as many held out
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
@@ -533,7 +535,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return z.double().cpu().numpy()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
+        state = {**super().__getstate__(), "_skbi_version": _VERSION}
         if "members_" in state:
             state["members_"] = [
                 {name: w.cpu().numpy() for name, w in member.state_dict().items()}
@@ -542,6 +544,14 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        written = state.pop("_skbi_version", "an older version")
+        if written.split(".")[:2] != _VERSION.split(".")[:2]:
+            warnings.warn(
+                f"This estimator was written by skbi {written} and is opened by {_VERSION}: its "
+                "densities may differ. Compare score(theta, X), or fit again.",
+                stacklevel=2,
+            )
         super().__setstate__(state)
         if "members_" in state:
             self.members_ = [self._restore(arrays) for arrays in state["members_"]]

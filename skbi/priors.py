@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from scipy.special import ndtr, ndtri
 
 __all__ = ["JointPrior", "Prior", "as_generator"]
@@ -102,6 +103,13 @@ class JointPrior:
         self.names = tuple(self.marginals)
         self.discrete = np.array([hasattr(m, "pmf") for m in self.marginals.values()])
         self.support = np.array([m.support() for m in self.marginals.values()], dtype=float)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Name the marginals of scipy.stats, so that a file of them holds names and numbers."""
+        return {"marginals": {name: _as_plain(m) for name, m in self.marginals.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        JointPrior.__init__(self, {name: _from_plain(m) for name, m in state["marginals"].items()})
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{name}: {_describe(m)}" for name, m in self.marginals.items())
@@ -276,3 +284,21 @@ def _describe(marginal: Any) -> str:
     values = [("", v) for v in marginal.args] + [(f"{k}=", v) for k, v in marginal.kwds.items()]
     arguments = (name + (f"{v:g}" if np.ndim(v) == 0 else str(v)) for name, v in values)
     return f"{marginal.dist.name}({', '.join(arguments)})"
+
+
+def _as_plain(marginal: Any) -> Any:
+    """Name, arguments and keywords of a distribution of scipy.stats; another one as it is."""
+    name = marginal.dist.name
+    if type(getattr(stats, name, None)) is not type(marginal.dist):
+        return marginal
+    return name, list(marginal.args), dict(marginal.kwds)
+
+
+def _from_plain(plain: Any) -> Any:
+    if not isinstance(plain, tuple):
+        return plain
+    name, args, kwds = plain
+    family = getattr(stats, name, None)
+    if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
+        raise ValueError(f"scipy.stats has no distribution {name!r}: was the file made by skbi?")
+    return family(*args, **kwds)

@@ -10,6 +10,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.validation import validate_data
 
 from skbi.priors import JointPrior, Prior, RandomState, as_generator
 
@@ -85,7 +86,7 @@ class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
         -------
         self
         """
-        _check_double_moon(theta)
+        self._check(theta, reset=True)
         return self
 
     def transform(self, theta: ArrayLike) -> NDArray[Any]:
@@ -105,7 +106,7 @@ class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
         ValueError
             If theta's width is not 3 or a value is out of its range; the row is named.
         """
-        theta = _check_double_moon(theta)
+        theta = self._check(theta, reset=False)
         rng = as_generator(_own_stream(self.random_state))
         sizes = self._sizes(len(theta), rng)
         d, sigma, t = np.repeat(theta, sizes, axis=0).T
@@ -119,6 +120,10 @@ class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
         sets = np.empty(len(theta), dtype=object)
         sets[:] = np.split(points, np.cumsum(sizes)[:-1])
         return sets
+
+    def _check(self, theta: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
+        options = {"dtype": np.float64, "ensure_all_finite": False, "reset": reset}
+        return _check_double_moon(validate_data(self, theta, **options))
 
     def _sizes(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         low, high = np.broadcast_to(self.n_points, 2)
@@ -135,6 +140,7 @@ class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
+        tags.non_deterministic = True  # a row's noise depends on where it stands
         return tags
 
 
@@ -220,18 +226,17 @@ def _own_stream(random_state: RandomState) -> RandomState:
     return random_state
 
 
-def _check_double_moon(theta: ArrayLike) -> NDArray[np.float64]:
-    theta = np.asarray(theta, dtype=np.float64)
-    if theta.ndim != 2 or theta.shape[1] != 3:
+def _check_double_moon(theta: NDArray[np.float64]) -> NDArray[np.float64]:
+    if theta.shape[1] != 3:
         raise ValueError(
             f"theta must have shape (n, 3), columns d, sigma, t; got shape {theta.shape}."
         )
     d, sigma, t = theta.T
     rules = {
+        "theta must be finite, without NaN or inf": ~np.isfinite(theta).all(axis=1),
         "d must lie in [0, 1]": (d < 0) | (d > 1),
         "sigma must not be negative": sigma < 0,
         "t must not be negative": t < 0,
-        "theta must be finite": ~np.isfinite(theta).all(axis=1),
     }
     for rule, broken in rules.items():
         if broken.any():

@@ -36,7 +36,8 @@ OUTSIDE = {
 }
 STANDARD = {
     "__future__", "abc", "collections", "concurrent", "contextlib", "dataclasses", "functools",
-    "inspect", "itertools", "math", "numbers", "os", "queue", "threading", "typing", "warnings",
+    "importlib", "inspect", "itertools", "math", "numbers", "os", "queue", "threading", "typing",
+    "warnings",
 }  # fmt: skip
 
 

@@ -1,24 +1,27 @@
 """What every estimator owes a user of scikit-learn, and the maps between units."""
 
+import ast
 import copy
 import io
 import pickle
+import re
+from pathlib import Path
 
 import cloudpickle
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skbi import JointPrior, NPEEstimator
+from skbi import JointPrior, NLEEstimator, NPEEstimator
 from skbi.base import FeatureMap, ParameterMap, make_flow
 from skbi.flows import NeuralSplineFlow, RealNVP
 
@@ -102,23 +105,6 @@ def test_the_constructor_stores_what_it_is_given():
     assert vars(clone(npe)).keys() == npe.get_params().keys()
     with pytest.raises(TypeError):
         NPEEstimator(PRIOR)
-
-
-@pytest.mark.parametrize("data", [pairs, sets])
-def test_grid_search_by_position(data):
-    search = GridSearchCV(NPEEstimator(prior=PRIOR, **QUICK), {"n_transforms": [1, 2]}, cv=2)
-    theta, X = data()
-    search.fit(theta, X)
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    assert search.score(theta, X) == search.best_estimator_.score(theta, X)
-
-
-def test_cross_validation_and_splitting_of_lists():
-    theta, X = sets()
-    split = train_test_split(theta, list(X), random_state=0)
-    npe = NPEEstimator(prior=PRIOR, **QUICK).fit(split[0], split[2])
-    assert np.isfinite(npe.score(split[1], split[3]))
-    assert len(cross_val_score(NPEEstimator(**QUICK), theta, X, cv=3)) == 3
 
 
 def test_data_frames_give_names():
@@ -260,6 +246,29 @@ def test_the_state_holds_arrays_and_no_modules(fitted):
     kinds = {type(leaf) for leaf in leaves(fitted.__getstate__()["members_"])}
     assert kinds == {np.ndarray}
     assert not any(isinstance(v, torch.nn.Module) for v in leaves(fitted.__getstate__()))
+
+
+@pytest.mark.parametrize("kind", [NPEEstimator, NLEEstimator])
+def test_a_safe_file_opens_with_the_trusted_types_of_the_readme(kind, tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    trusted = ast.literal_eval(re.search(r"trusted=(\[.*?\])", readme, re.DOTALL)[1])
+    theta, X = pairs(50)
+    prior = JointPrior({"a": stats.norm(0, 3), "b": stats.uniform(loc=-9, scale=18)})
+    fitted = kind(prior=prior, **QUICK).fit(theta, X)
+    skops.io.dump(fitted, tmp_path / "x.skops")
+    assert set(skops.io.get_untrusted_types(file=tmp_path / "x.skops")) <= set(trusted)
+    opened = skops.io.load(tmp_path / "x.skops", trusted=trusted)
+    np.testing.assert_array_equal(opened.log_prob(theta, X), fitted.log_prob(theta, X))
+    assert repr(opened.prior) == repr(prior)
+
+
+def test_a_file_of_another_version_says_so(fitted):
+    state = fitted.__getstate__()
+    version = state["_skbi_version"]
+    other = {**state, "_skbi_version": "99.1.0"}
+    with pytest.warns(UserWarning, match=rf"by skbi 99\.1\.0 and is opened by {version}"):
+        clone(fitted).__setstate__(other)
+    clone(fitted).__setstate__(state)  # warnings are errors
 
 
 # ---- bad input

@@ -1,5 +1,8 @@
 """Priors: maps that are inverse to each other, densities that agree with them."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hierarchical import Hierarchical
@@ -127,3 +130,29 @@ def test_as_generator_leaves_numpys_global_generator_alone():
     for state in (None, 0, np.random.SeedSequence(1), np.random.RandomState(0)):
         as_generator(state).normal()
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+class Triangle(stats.rv_continuous):
+    """A distribution of the user's own."""
+
+    def _pdf(self, x):
+        return 2 * x
+
+
+def test_pickles_of_scipy_marginals_hold_names_and_numbers():
+    marginals = {
+        "a": stats.norm(1, 2),
+        "b": stats.gamma(2, scale=3),
+        "k": stats.poisson(4),
+        "own": Triangle(a=0, b=1, name="triangle")(),
+    }
+    prior = JointPrior(marginals)
+    state = prior.__getstate__()["marginals"]
+    assert state["a"] == ("norm", [1, 2], {})
+    assert state["b"] == ("gamma", [2], {"scale": 3})
+    theta = prior.sample(5, random_state=0)
+    for other in (pickle.loads(pickle.dumps(prior)), copy.deepcopy(prior)):
+        np.testing.assert_array_equal(other.log_prob(theta), prior.log_prob(theta))
+        assert other.names == prior.names
+    with pytest.raises(ValueError, match="no distribution 'sys'"):
+        JointPrior.__new__(JointPrior).__setstate__({"marginals": {"a": ("sys", [], {})}})
