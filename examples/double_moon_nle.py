@@ -1,7 +1,7 @@
 """Learn the likelihood of double moon events; infer the parameters behind 500 observed ones.
 
 An event is one point on one of two noisy arcs. Its parameters: which arc (d, 0 or 1), the noise
-sigma, and the vertical dilation t. Takes about four minutes on two cores and writes four pictures
+sigma, and the vertical dilation t. Takes about two minutes on two cores and writes four pictures
 next to this file:
 
     pip install -c tests/constraints.txt -e ".[plot]" && python examples/double_moon_nle.py
@@ -9,17 +9,15 @@ next to this file:
 
 from pathlib import Path
 
-import corner
 import matplotlib.pyplot as plt
 import numpy as np
 from benchmarks.double_moon_events import ExactPosterior, events, region
-from matplotlib.lines import Line2D
 
-from skbi import DoubleMoonSimulator, NLEEstimator
+from skbi import DoubleMoonSimulator, LossCurveDisplay, NLEEstimator, PosteriorDisplay
 
 PICTURES = Path(__file__).parent / "pictures"
 LABELS = ["$d$", r"$\sigma$", "$t$"]
-COLOURS = ["#0072b2", "#d55e00", "#009e73"]
+COLOURS = ["#0072b2", "#d55e00"]
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
          "legend.frameon": False, "lines.linewidth": 1.2, "savefig.dpi": 160}  # fmt: skip
 
@@ -41,7 +39,7 @@ def main():
     nle.set_params(warm_start=True, learning_rate_init=1e-3, max_iter=8)
     nle.fit(np.concatenate([theta, more]), np.concatenate([X, events(more, seed=2)]))
 
-    samples, info = nle.sample_posterior(X_obs[None], 2000, nlive=300, return_info=True)
+    samples, info = nle.sample_posterior(X_obs[None], nlive=300, return_info=True)
     exact = ExactPosterior(X_obs, truth)
     log_z, error = info[0].log_evidence, info[0].log_evidence_error
     print(f"evidence: log Z = {log_z:.1f} +- {error:.1f}, exact {exact.log_evidence:.1f}")
@@ -50,7 +48,7 @@ def main():
     with plt.rc_context(STYLE):
         for name, figure in {
             "prior": draw_prior(theta),
-            "loss": draw_loss(loss, scores),
+            "loss": LossCurveDisplay.from_predictions(loss, scores).figure_,
             "generated": draw_generated(nle, prior.sample(4, random_state=4)),
             "posterior": draw_posterior(samples[0], exact.sample(20_000, rng), truth),
         }.items():
@@ -67,17 +65,6 @@ def draw_prior(theta):
         ax.hist(column, edges, density=True, color=COLOURS[0], alpha=0.8)
         ax.set(xlabel=label, yticks=[])
     axes[0].set(ylabel="prior density", xticks=[0, 1])
-    return figure
-
-
-def draw_loss(loss, scores):
-    """Draw what training and validation events scored after each epoch of the first fit."""
-    figure, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    epochs = np.arange(1, len(loss) + 1)
-    ax.plot(epochs, loss, color=COLOURS[0], label="training")
-    ax.plot(epochs, np.negative(scores), color=COLOURS[1], label="validation")
-    ax.set(xlabel="epoch", ylabel=r"$-\log\, q(x \mid \theta)$ [nats an event]")
-    ax.legend()
     return figure
 
 
@@ -99,19 +86,11 @@ def draw_generated(nle, theta, n=1000):
 
 def draw_posterior(samples, exact, truth):
     """Draw the learnt posterior of sigma and t over the exact one, the truth marked."""
-    figure = plt.figure(figsize=(5.5, 5.5))
-    ranges = [tuple(np.quantile(column, [5e-4, 1 - 5e-4])) for column in exact[:, 1:].T]
-    for draws, colour in ((exact, "0.45"), (samples, COLOURS[1])):
-        corner.corner(
-            draws[:, 1:], fig=figure, labels=LABELS[1:], truths=truth[1:], truth_color="black",
-            color=colour, range=ranges, bins=40, smooth=1.2, smooth1d=1.2, plot_datapoints=False,
-            plot_density=False, max_n_ticks=4, levels=(0.393, 0.865), hist_kwargs={"density": True},
-        )  # fmt: skip
-    chances = [f"P(d = 1) = {draws[:, 0].mean():.3f}" for draws in (exact, samples)]
-    names = [f"exact, {chances[0]}", f"learnt, {chances[1]}", "truth"]
-    lines = [Line2D([], [], color=c) for c in ("0.45", COLOURS[1], "black")]
-    figure.legend(lines, names, loc="upper right", bbox_to_anchor=(0.97, 0.95))
-    return figure
+    draws = {"exact": exact, "learnt": samples}
+    labels = {f"{name}, P(d = 1) = {rows[:, 0].mean():.3f}": rows for name, rows in draws.items()}
+    return PosteriorDisplay.from_predictions(
+        {label: rows[:, 1:] for label, rows in labels.items()}, names=LABELS[1:], truth=truth[1:]
+    ).figure_
 
 
 if __name__ == "__main__":

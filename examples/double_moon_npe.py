@@ -69,14 +69,14 @@ def draw_data(theta, X):
 def draw_posteriors(npe, theta, X):
     """Draw three data sets above their posteriors, the truth marked."""
     samples = npe.sample_posterior(X, n_samples=20_000)
-    figure = plt.figure(figsize=(13, 6.5))
+    figure = plt.figure(figsize=(13, 7))
     tops, bottoms = figure.subfigures(2, 3, height_ratios=[1, 2.6])
     for top, bottom, truth, points, draws in zip(tops, bottoms, theta, X, samples, strict=True):
         ax = top.add_axes([0.3, 0.2, 0.5, 0.75])
         ax.scatter(*points.T, s=4, linewidths=0)
         ax.set(xlabel="$x_1$", ylabel="$x_2$")
         PosteriorDisplay.from_predictions(draws, names=LABELS, truth=truth, figure=bottom)
-        bottom.subplots_adjust(left=0.2, bottom=0.2, right=0.97, top=0.97)
+        bottom.subplots_adjust(left=0.22, bottom=0.22, right=0.97, top=0.97)
     return figure
 
 

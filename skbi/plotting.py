@@ -532,18 +532,20 @@ class PosteriorDisplay:
         except ImportError as error:
             raise ImportError('Corner plots need corner: pip install "skbi[plot]"') from error
         if figure is None:
-            figure = plt.figure(figsize=(1.5 + 1.6 * p,) * 2)
+            figure = plt.figure(figsize=(1.8 + 1.7 * p,) * 2)
         colours = dict(zip(self.samples, _colours(len(self.samples)), strict=True))
         for label, draws in self.samples.items():
             corner.corner(
                 draws, fig=figure, labels=self.names, color=colours[label], truths=self.truth,
                 truth_color="black", range=self._ranges(), bins=40, smooth=1.0,
                 plot_datapoints=False, plot_density=False, fill_contours=len(self.samples) == 1,
-                levels=(0.393, 0.865), max_n_ticks=4, hist_kwargs={"density": True},
+                levels=(0.393, 0.865), max_n_ticks=3, hist_kwargs={"density": True}, labelpad=0.15,
             )  # fmt: skip
         self.ax_, self.figure_ = np.reshape(figure.axes, (p, p)), figure
         for ax in self.ax_.diagonal():  # corner leaves room for the last posterior only
             ax.set_ylim(0, 1.1 * max(bars.get_xy()[:, 1].max() for bars in ax.patches))
+        for ax in self.ax_.ravel():
+            ax.tick_params(labelsize="small")
         self._legend(colours)
         return self
 
@@ -560,10 +562,11 @@ class PosteriorDisplay:
     def _legend(self, colours: Mapping[str, str]) -> None:
         from matplotlib.lines import Line2D
 
-        lines = {label: Line2D([], [], color=colour) for label, colour in colours.items()}
+        several = colours if len(colours) > 1 else {}
+        lines = {label: Line2D([], [], color=colour) for label, colour in several.items()}
         if self.truth is not None:
             lines["truth"] = Line2D([], [], color="black")
-        if len(lines) > 1:
+        if lines:
             self.figure_.legend(list(lines.values()), list(lines), frameon=False, loc="upper right")
 
 
