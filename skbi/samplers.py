@@ -372,6 +372,7 @@ def nuts(
     n_samples : int
     rng : Generator
     n_chains : int, default=8
+        Each makes 100 draws or more, so that R-hat means something.
     n_warmup : int, default=60
         Steps of each chain that adapt the step size and the (dense) mass matrix, by what all
         chains have seen, and are then dropped.
@@ -397,7 +398,7 @@ def nuts(
     z, weights = target.explore(rng)
     start = z[rng.choice(len(z), size=n_chains, p=weights)]
     chains = _Chains(target, start, _covariance(z, weights), rng, target_accept, max_depth)
-    n_draws = max(50, math.ceil(n_samples / n_chains))
+    n_draws = max(100, math.ceil(n_samples / n_chains))
     total = n_warmup + n_draws
     with tqdm(total=total, desc="NUTS", unit="step", disable=verbose < 1) as bar:
         seen = chains.run(n_warmup // 2, bar, adapt=True)[n_warmup // 8 :]
@@ -718,15 +719,20 @@ def _turning(left: Array, right: Array, momentum: Array) -> NDArray[np.bool_]:
 
 def _diagnose(draws: Array, target: _Target) -> SamplerInfo:
     """Compute R-hat and the effective sample size of continuous parameters; warn when bad."""
-    p = len(target.discrete)
-    worst, sizes = np.full(p, np.nan), np.full(p, np.nan)
+    p, n_halves = len(target.discrete), 2 * draws.shape[1]
+    worst, sizes, limit = np.full((3, p), np.nan)
+    chance = stats.chi2.ppf(0.999, n_halves - 1) / (n_halves - 1) - 1  # of the variance of means
     for j, column in zip(np.flatnonzero(~target.discrete), np.moveaxis(draws, 2, 0), strict=True):
         worst[j], sizes[j] = r_hat(column), effective_sample_size(column)
-    if np.nanmax(worst) > 1.05 or np.nanmin(sizes) < 100:
+        least = min(sizes[j], effective_sample_size(np.abs(column - np.median(column))))
+        limit[j] = max(1.05, math.sqrt(1 + chance * n_halves / least))
+    if (worst > limit).any() or np.nanmin(sizes) < 100:
+        j = int(np.nanargmax(worst / limit))
         warnings.warn(
-            f"The chains have not converged: R-hat up to {np.nanmax(worst):.2f} (should be below "
-            f"1.05), effective sample size down to {np.nanmin(sizes):.0f}. Raise n_warmup and "
-            "n_samples; if the posterior has separate modes, use sampler='nested'.",
+            f"The chains have not converged: R-hat up to {worst[j]:.2f} (should be below "
+            f"{limit[j]:.2f}), effective sample size down to {np.nanmin(sizes):.0f} (should be 100 "
+            "or more). Raise n_warmup and n_samples; if the posterior has separate modes, use "
+            "sampler='nested'.",
             stacklevel=4,
         )
     return SamplerInfo("nuts", target.n_calls, ess=sizes, r_hat=worst)
