@@ -45,11 +45,12 @@ class NPEEstimator(BaseDensityEstimator):
         Decides the support: every draw lies inside and the density is normalised over it. It must
         be the distribution that the training parameters were drawn from. Without one the
         parameters are unbounded.
-    flow : {"realnvp", "spline"}, default="realnvp"
-        Kind of coupling layer. Splines fit multimodal posteriors better (two moons, 10,000 pairs:
-        C2ST 0.57 against 0.70), affine maps train and draw about twice as fast and score as well
-        on the double moon. A single parameter always gets splines: a stack of affine maps of
-        one variable is a Gaussian.
+    flow : {"spline", "realnvp"}, default="spline"
+        Kind of coupling layer. At 10,000 pairs splines have C2ST 0.54 on two moons and 0.56 on
+        gaussian_mixture, affine maps 0.70 and 0.64; the two agree on a Gaussian posterior, and on
+        the double moon affine maps score 0.06 nats better. Affine maps train in half to three
+        quarters of the time and draw two to three times as fast. A single parameter always gets
+        splines: a stack of affine maps of one variable is a Gaussian.
     n_transforms : int, default=6
         Number of coupling layers.
     hidden_layer_sizes : sequence of int, default=(64,)
@@ -144,7 +145,7 @@ class NPEEstimator(BaseDensityEstimator):
         self,
         *,
         prior: Prior | None = None,
-        flow: str = "realnvp",
+        flow: str = "spline",
         n_transforms: int = 6,
         hidden_layer_sizes: Sequence[int] = (64,),
         summary: str = "auto",
