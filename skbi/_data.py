@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _get_feature_names
 from torch import Tensor
 
-__all__ = ["Packed", "as_table", "axes_of", "pack", "pack_observations"]
+__all__ = ["Packed", "as_batch", "as_table", "axes_of", "pack", "to_tensor", "width_of"]
 
 _KINDS = {2: "vectors (n, d)", 3: "sets (n, S, d), or a list of n arrays (S_i, d)"}
 
@@ -76,7 +76,7 @@ class Packed:
     def tensors(self, points: NDArray[np.float64], like: Tensor) -> Batch:
         """Move to the type and device of ``like``, with scaled ``points`` for the raw ones."""
         sizes = None if self.sizes is None else torch.as_tensor(self.sizes, device=like.device)
-        return Batch(torch.as_tensor(points).to(like), sizes)
+        return Batch(to_tensor(points, like), sizes)
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,17 @@ class Indexer:
         if totals is None:
             return Batch(points[rows])
         totals = totals[rows]
-        sizes = (totals * fraction).ceil().long()
+        sizes = (totals.float() * fraction).ceil().long()
         first = sizes.cumsum(0) - sizes
         offset = torch.arange(int(sizes.sum()), device=points.device) - repeat(first, sizes)
         if fraction < 1:
             offset = (offset + int(self.rng.integers(2**31))) % repeat(totals, sizes)
         return Batch(points[repeat(self.starts[rows], sizes) + offset], sizes, totals)
+
+
+def to_tensor(array: NDArray[Any], like: Tensor) -> Tensor:
+    """Give an array the type and device of ``like``, whatever torch's defaults are."""
+    return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
 
 def repeat(values: Tensor, sizes: Tensor) -> Tensor:
@@ -142,7 +147,7 @@ def as_table(values: Any, name: str) -> tuple[NDArray[np.float64], NDArray[Any] 
     return table, _get_feature_names(values)
 
 
-def pack(X: Any, *, missing: str = "error") -> Packed:
+def pack(X: Any, *, missing: str = "error", name: str = "X") -> Packed:
     """Pack a batch of observations.
 
     Parameters
@@ -151,6 +156,8 @@ def pack(X: Any, *, missing: str = "error") -> Packed:
         Vectors, sets, or ragged sets (S_i, d). Rows of a set that are all NaN mean "no point here".
     missing : {"error", "mask"}
         What to do about NaN inside a present row.
+    name : str, default="X"
+        What errors call it.
 
     Returns
     -------
@@ -162,53 +169,60 @@ def pack(X: Any, *, missing: str = "error") -> Packed:
         On infinite values, on NaN (unless masked), on empty sets; rows and columns are named.
     """
     if _is_ragged(X):
-        packed = _pack_sets([_as_floats(x, f"X[{i}]") for i, x in enumerate(X)])
+        packed = _pack_sets([_as_floats(x, f"{name}[{i}]") for i, x in enumerate(X)])
     else:
-        array = _as_floats(X, "X")
+        array = _as_floats(X, name)
         if array.ndim not in _KINDS:
             raise ValueError(
-                f"X must be {_KINDS[2]} or {_KINDS[3]}; got shape {array.shape}."
+                f"{name} must be {_KINDS[2]} or {_KINDS[3]}; got shape {array.shape}."
                 + (" Use reshape(-1, 1) for a single feature." if array.ndim == 1 else "")
             )
         if array.shape[-1] == 0:
             raise ValueError(
-                f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
+                f"{name} has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
             )
         packed = Packed(array) if array.ndim == 2 else _pack_sets(array)
-    _check_finite(packed, missing)
+    _check_finite(packed, missing, name)
     return packed
 
 
-def pack_observations(X: Any, n_axes: int, *, missing: str = "error") -> tuple[Packed, bool]:
-    """Pack one observation or many, told apart by the number of axes that `fit` saw.
+def as_batch(X: Any, n_axes: int) -> tuple[Any, bool]:
+    """Tell one observation from many by the number of axes that `fit` saw.
 
     Returns
     -------
-    packed : Packed
+    X : as given, or an array with one more axis
+        A batch.
     single : bool
-        Whether X was one observation (one axis fewer than in `fit`).
+        Whether X was one observation: an array with one axis fewer than in `fit`.
     """
-    single = False
-    if not _is_ragged(X):
-        array = _as_floats(X, "X")
-        single = array.ndim == n_axes - 1 and not isinstance(X, list | tuple)
-        if not single and array.ndim != n_axes:
-            raise ValueError(
-                f"This estimator was fitted on {_KINDS[n_axes]}; got shape {array.shape}. Pass a "
-                f"batch with {n_axes} axes, or one observation as an array with {n_axes - 1}."
-            )
-        X = array[None] if single else X
-    packed = pack(X, missing=missing)
-    if packed.n_axes != n_axes:
-        raise ValueError(
-            f"This estimator was fitted on {_KINDS[n_axes]}; got {_KINDS[packed.n_axes]}."
-        )
-    return packed, single
+    axes = axes_of(X)
+    if axes == n_axes:
+        return X, False
+    if axes == n_axes - 1 and not isinstance(X, list | tuple):
+        return np.asarray(X)[None], True
+    raise ValueError(
+        f"This estimator was fitted on {_KINDS[n_axes]}; got "
+        f"{_KINDS[3] if _is_ragged(X) else getattr(X, 'shape', type(X).__name__)}, with {axes} "
+        f"axes. Pass a batch with {n_axes}, or one observation as an array with {n_axes - 1}."
+    )
 
 
 def axes_of(X: Any) -> int:
     """Return X's number of axes; a sequence of separate sets has three."""
-    return 3 if _is_ragged(X) else np.ndim(X)
+    if isinstance(X, list | tuple):
+        return 1 + (len(_shape(X[0])) if len(X) else 0)
+    return 3 if _is_ragged(X) else len(_shape(X))
+
+
+def width_of(X: Any) -> int:
+    """Return the number of features of a batch."""
+    separate = isinstance(X, list | tuple) or _is_ragged(X)
+    return int(_shape(X[0] if separate else X)[-1])
+
+
+def _shape(X: Any) -> tuple[int, ...]:
+    return tuple(X.shape) if hasattr(X, "shape") else np.asarray(X).shape
 
 
 def _is_ragged(X: Any) -> bool:
@@ -262,7 +276,7 @@ def _pack_sets(sets: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Pac
     return Packed(points, sizes.astype(np.int64))
 
 
-def _check_finite(packed: Packed, missing: str) -> None:
+def _check_finite(packed: Packed, missing: str, name: str) -> None:
     bad = np.isinf(packed.points) if missing == "mask" else ~np.isfinite(packed.points)
     if not bad.any():
         return
@@ -273,11 +287,11 @@ def _check_finite(packed: Packed, missing: str) -> None:
         where = np.searchsorted(np.cumsum(packed.sizes), rows, side="right")
     if infinite.any():
         raise ValueError(
-            f"X has infinite values, first in row {where[0]}, column {columns[0]}. Remove or "
+            f"{name} has infinite values, first in row {where[0]}, column {columns[0]}. Remove or "
             "transform them."
         )
     raise ValueError(
-        f"X has missing values (NaN) in rows {np.unique(where)[:5].tolist()}, first in column "
+        f"{name} has missing values (NaN) in rows {np.unique(where)[:5].tolist()}, first in column "
         f"{columns[0]}. Impute them, drop the rows knowing why they are missing, or use "
         "missing='mask' to let the network know which entries are missing."
     )

@@ -19,13 +19,21 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import _check_feature_names, _check_n_features, check_is_fitted
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+)
 from torch import Tensor, nn
 
-from skbi._data import Batch, Packed, as_table, pack, pack_observations
+from skbi._data import Batch, Packed, as_batch, as_table, axes_of, pack, width_of
 from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP
 from skbi.priors import Prior, as_generator, from_normal, to_normal
 from skbi.training import History, Schedule, seeded, train
@@ -38,6 +46,7 @@ __all__ = [
     "Pairs",
     "ParameterMap",
     "blocks",
+    "check_lengths",
     "check_n_samples",
     "check_names",
     "is_trusted",
@@ -134,11 +143,15 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Checked training pairs."""
+    """Checked training pairs, how much each counts, and which to learn from or to keep aside."""
 
     theta: NDArray[np.float64]
     X: Packed
     parameter_names: NDArray[Any]
+    weights: NDArray[np.float64]
+    learnt: NDArray[np.int64]
+    aside: NDArray[np.int64] | None
+    transformer: Any = None
 
 
 @dataclass(frozen=True)
@@ -279,7 +292,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
     ) -> Callable[[Tensor, float], Tensor]:
         """Return loss(rows, part), -log q in the user's units of those rows of the data."""
 
-    def fit(self, theta: ArrayLike, X: Any) -> Self:
+    def fit(self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from simulated pairs.
 
         Parameters
@@ -289,6 +302,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         X : array-like, shape (n, d) or (n, S, d), or a sequence of n arrays (S_i, d)
             What the simulator made of them: vectors, sets, or ragged sets. Rows of a set that are
             all NaN mean "no point here".
+        sample_weight : array-like, shape (n,), optional
+            How much each pair counts beside the others: p(theta) / r(theta) if theta was drawn
+            from r instead of the prior p. Pairs of weight zero are left out.
 
         Returns
         -------
@@ -303,48 +319,67 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """
         self._validate_params()
         _check_sizes(self.hidden_layer_sizes)
-        device = _check_device(self.device)
-        data = self._check_pairs(theta, X)
+        _check_device(self.device)
         rng = as_generator(self.random_state)
-        resumed = self.members_ if self.warm_start and hasattr(self, "members_") else []
+        data = self._check_pairs(theta, X, sample_weight, rng)
+        resumed = self._resumes
         if resumed:
             self._check_resumable(data)
             maps, spec = self._maps, self._spec
         else:
             maps = Maps.fit(self.prior, data, self.missing)
             spec = self._specify(data, maps)
-        members, histories, splits = [], [], []
-        for i in range(self.n_estimators):
-            with seeded(rng):
-                member = self._build(spec).to(device)
-            if i < len(resumed):
-                member.load_state_dict(resumed[i].state_dict())
-            members.append(member)
-            history, split = self._train(member, data, maps, rng)
-            histories.append(history)
-            splits.append(split)
-        familiar = self._look_back(members[0], maps, data.X, *splits[0])
+        members, histories = self._train_members(spec, data, maps, rng)
+        familiar = self._look_back(members[0], maps, data)
         self._maps, self._spec, self.members_, self._familiar = maps, spec, members, familiar
-        self._describe(X, data, histories, bool(resumed))
+        self._describe(X, data, histories, resumed)
         return self
 
-    def score(self, theta: ArrayLike, X: Any) -> float:
+    def score(self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean log density of held-out pairs (in nats; higher is better).
 
         Parameters
         ----------
         theta : array-like, shape (n, p)
         X : as in `fit`
+        sample_weight : array-like, shape (n,), optional
+            As in `fit`.
 
         Returns
         -------
         float
         """
-        return float(np.mean(self.log_prob(theta, X)))
+        log_q = self.log_prob(theta, X)
+        weights = _check_sample_weight(sample_weight, log_q, ensure_non_negative=True)
+        counts = weights > 0
+        return float(np.average(log_q[counts], weights=weights[counts]))
 
     @abstractmethod
     def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
         """Log density of each pair."""
+
+    @property
+    def _resumes(self) -> bool:
+        """Whether `fit` goes on from what is fitted."""
+        return self.warm_start and hasattr(self, "members_")
+
+    def set_params(self, **params: Any) -> Self:
+        """Set options; ``device`` also moves a fitted estimator there.
+
+        Parameters
+        ----------
+        **params
+            Options of the constructor.
+
+        Returns
+        -------
+        self
+        """
+        if "device" in params and hasattr(self, "members_"):
+            device = _check_device(params["device"])
+            for member in self.members_:
+                member.to(device)
+        return super().set_params(**params)
 
     @property
     def flow_(self) -> CouplingFlow:
@@ -352,34 +387,64 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         check_is_fitted(self, "members_")
         return self.members_[0].flow
 
+    def _train_members(
+        self, spec: dict[str, Any], data: Pairs, maps: Maps, rng: np.random.Generator
+    ) -> tuple[list[nn.Module], list[History]]:
+        """Train an ensemble; if interrupted, as many members as have learnt something."""
+        started = self.members_ if self._resumes else []
+        members, histories = [], []
+        for i in range(self.n_estimators):
+            with seeded(rng):
+                member = self._build(spec).to(self.device)
+            if i < len(started):
+                member.load_state_dict(started[i].state_dict())
+            try:
+                histories.append(self._train(member, data, maps, rng))
+            except KeyboardInterrupt:
+                if not members:
+                    raise
+                warnings.warn(
+                    f"Training was interrupted: the ensemble has {len(members)} members, not "
+                    f"{self.n_estimators}. Fit with warm_start=True to continue.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+                break
+            members.append(member)
+            if histories[-1].interrupted:
+                break
+        return members, histories
+
     def _train(
         self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
-    ) -> tuple[History, tuple[NDArray[np.int64], NDArray[np.int64] | None]]:
-        """Train a member; also return the pairs it has learnt from and those kept aside."""
+    ) -> History:
+        """Train a member."""
         loss = self._loss(member, data, maps, rng)
-        split = self._split(len(data.theta), rng)
-        device = next(member.parameters()).device
-        rows, validation_rows = (
-            None if pairs is None else torch.as_tensor(self._rows(pairs, data.X), device=device)
-            for pairs in split
+        device, owners = next(member.parameters()).device, self._owners(data.X)
+        weights = np.zeros(len(owners), dtype=np.float32)
+        rows: list[Tensor | None] = [None, None]
+        for i, pairs in enumerate((data.learnt, data.aside)):
+            if pairs is not None:
+                mine = np.flatnonzero(np.isin(owners, pairs))
+                weights[mine] = data.weights[owners[mine]] / data.weights[owners[mine]].mean()
+                rows[i] = torch.as_tensor(mine, device=device)
+        weight = torch.as_tensor(weights, device=device)
+        return train(
+            member,
+            lambda rows, part: weight[rows] * loss(rows, part),
+            *rows,
+            self._schedule(len(rows[0]), data.X),
+            rng,
+            decayed=member.flow.decayed(),
+            progress=type(self).__name__ if self.verbose else None,
         )
-        progress = type(self).__name__ if self.verbose else None
-        schedule = self._schedule(len(rows), data.X)
-        options = {"decayed": member.flow.decayed(), "progress": progress}
-        return train(member, loss, rows, validation_rows, schedule, rng, **options), split
 
-    def _look_back(
-        self,
-        member: nn.Module,
-        maps: Maps,
-        X: Packed,
-        learnt: NDArray[np.int64],
-        aside: NDArray[np.int64] | None,
-    ) -> Familiar:
+    def _look_back(self, member: nn.Module, maps: Maps, data: Pairs) -> Familiar:
         """Remember what training observations look like; without any kept aside, by a tenth."""
+        learnt, aside = data.learnt, data.aside
         if aside is None:
             aside, learnt = np.split(learnt, [math.ceil(len(learnt) / 10)])
-        parts = (X.take(rows[:_REMEMBERED]) for rows in (learnt, aside))
+        parts = (data.X.take(rows[:_REMEMBERED]) for rows in (learnt, aside))
         return Familiar.fit(*(self._summaries(member, maps, part) for part in parts))
 
     @abstractmethod
@@ -408,9 +473,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         p_values = self._p_values(packed)
         return float(p_values[0]) if single else p_values
 
-    def _rows(self, pairs: NDArray[np.int64], X: Packed) -> NDArray[np.int64]:
-        """Return what `_loss` calls the rows of these pairs."""
-        return pairs
+    def _owners(self, X: Packed) -> NDArray[np.int64]:
+        """Return the pair that each of `_loss`'s rows belongs to."""
+        return np.arange(len(X))
 
     def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
         """Return how much of each set to read, see `Schedule`."""
@@ -419,6 +484,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
     def _split(
         self, n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Draw the pairs to learn from and those to keep aside."""
+        if n < 2:
+            raise ValueError(f"At least 2 training pairs are needed; got n_samples = {n}.")
         order = rng.permutation(n)
         if not self.early_stopping:
             return order, None
@@ -449,7 +517,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Set the public fitted attributes; those of training are the first member's."""
         first = histories[0]
         _check_feature_names(self, X, reset=True)
-        _check_n_features(self, data.X.points, reset=True)
+        self.n_features_in_, self._n_axes_in = width_of(X), axes_of(X)
+        self._transformer = data.transformer
         self.n_parameters_in_ = data.theta.shape[1]
         self.parameter_names_in_ = data.parameter_names
         self.n_iter_ = first.n_iter
@@ -458,24 +527,49 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         self.validation_scores_ = scores if self.early_stopping else None
         self.best_validation_score_ = first.best_score if self.early_stopping else None
 
-    def _check_pairs(self, theta: ArrayLike, X: Any) -> Pairs:
+    def _check_pairs(
+        self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None, rng: np.random.Generator
+    ) -> Pairs:
         table, names = as_table(theta, "theta")
-        packed = pack(X, missing=self.missing)
-        if len(table) != len(packed):
-            raise ValueError(
-                f"theta and X must hold the same number of pairs; got {len(table)} and "
-                f"{len(packed)}. It is fit(theta, X)."
-            )
-        if len(table) < 2:
-            raise ValueError(f"At least 2 training pairs are needed; got n_samples = {len(table)}.")
-        _check_theta_finite(table)
+        weights = np.ones(len(table))
+        if sample_weight is not None:
+            check_lengths(len(table), _num_samples(X))
+            weights = _check_sample_weight(sample_weight, table, ensure_non_negative=True)
+            counts = np.flatnonzero(weights)
+            table, X, weights = (_safe_indexing(a, counts) for a in (table, X, weights))
+        learnt, aside = self._split(len(table), rng)
+        names = self._check_parameters(table, names)
+        transformer = self._fit_transformer(X, table, learnt, rng)
+        packed = self._pack(X, transformer)
+        check_lengths(len(table), len(packed))
+        return Pairs(table, packed, names, weights, learnt, aside, transformer)
+
+    def _check_parameters(
+        self, theta: NDArray[np.float64], names: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        """Refuse training parameters that cannot be learnt; return their names."""
+        _check_theta_finite(theta)
         if self.prior is not None:
-            _check_prior(self.prior, table, names)
+            _check_prior(self.prior, theta, names)
             names = self.prior.names
-        self._check_varying(table)
+        self._check_varying(theta)
         if names is None:
-            names = [f"theta_{j}" for j in range(table.shape[1])]
-        return Pairs(table, packed, np.array(names, dtype=object))
+            names = [f"theta_{j}" for j in range(theta.shape[1])]
+        return np.array(names, dtype=object)
+
+    def _fit_transformer(
+        self,
+        X: Any,
+        theta: NDArray[np.float64],
+        learnt: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> Any:
+        """Fit what an estimator passes X through before it is packed, if anything."""
+
+    def _pack(self, X: Any, transformer: Any) -> Packed:
+        if transformer is None:
+            return pack(X, missing=self.missing)
+        return pack(transformer.transform(X), missing=self.missing, name="summary.transform(X)")
 
     def _check_varying(self, theta: NDArray[np.float64]) -> None:
         constant = (theta == theta[0]).all(axis=0)
@@ -495,11 +589,10 @@ class BaseDensityEstimator(BaseEstimator, ABC):
     def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
         """Pack X as `fit` saw it (or by axes); also whether it was a single observation."""
         check_is_fitted(self, "members_")
-        n_axes = self._spec["n_axes"] if n_axes is None else n_axes
-        packed, single = pack_observations(X, n_axes, missing=self.missing)
+        X, single = as_batch(X, self._n_axes_in if n_axes is None else n_axes)
         _check_feature_names(self, X, reset=False)
-        _check_n_features(self, packed.points, reset=False)
-        return packed, single
+        _check_n_features(self, np.empty((1, width_of(X))), reset=False)
+        return self._pack(X, self._transformer), single
 
     def _check_theta(self, theta: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "members_")
@@ -559,7 +652,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> nn.Module:
         with seeded(np.random.default_rng(0)):
             member = self._build(self._spec)
-        member.load_state_dict({name: torch.as_tensor(a.copy()) for name, a in arrays.items()})
+        state = {n: torch.as_tensor(a.copy(), device="cpu") for n, a in arrays.items()}
+        member.load_state_dict(state)
         return member.eval()
 
     def __sklearn_tags__(self) -> Any:
@@ -606,6 +700,15 @@ def check_names(names: NDArray[Any] | None, fitted: Sequence[str]) -> None:
     if names is not None and sorted(names) == sorted(fitted) and list(names) != list(fitted):
         raise ValueError(
             f"theta's columns {list(names)} must stand in the order of fit: {list(fitted)}."
+        )
+
+
+def check_lengths(n_theta: int, n_X: int) -> None:
+    """Refuse pairs that are none."""
+    if n_theta != n_X:
+        raise ValueError(
+            f"theta and X must hold the same number of pairs; got {n_theta} and {n_X}. It is "
+            "fit(theta, X)."
         )
 
 

@@ -156,7 +156,7 @@ class DeepSet(nn.Module):
         x = x - sets.spread(mean)
         scale = (sets.mean(x.square()) + 1e-8).sqrt()
         x = x / sets.spread(scale)
-        n_points = torch.stack([sizes, sizes if totals is None else totals], dim=-1)
+        n_points = torch.stack([sizes, sizes if totals is None else totals], dim=-1).to(points)
         context = self.start(torch.cat([mean.asinh(), scale.log(), n_points.log()], dim=-1))
         for step in self.rounds:
             x, context = step(x, context, sets)

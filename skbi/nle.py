@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from skbi import samplers
-from skbi._data import Packed, axes_of
+from skbi._data import Packed, axes_of, to_tensor
 from skbi.base import (
     BaseDensityEstimator,
     Maps,
@@ -386,8 +386,10 @@ class NLEEstimator(BaseDensityEstimator):
 
     # ---- fitting
 
-    def _check_pairs(self, theta: ArrayLike, X: Any) -> Pairs:
-        data = super()._check_pairs(theta, X)
+    def _check_pairs(
+        self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None, rng: np.random.Generator
+    ) -> Pairs:
+        data = super()._check_pairs(theta, X, sample_weight, rng)
         d = data.X.points.shape[1]
         width = np.asarray(self.dequantize, dtype=np.float64)
         if width.shape not in {(), (d,)} or not (width >= 0).all():
@@ -400,7 +402,7 @@ class NLEEstimator(BaseDensityEstimator):
 
     def _check_varying(self, theta: NDArray[np.float64]) -> None:
         """Accept a constant parameter when training goes on: a round may have settled it."""
-        if not (self.warm_start and hasattr(self, "members_")):
+        if not self._resumes:
             super()._check_varying(theta)
 
     def _specify(self, data: Pairs, maps: Maps) -> dict[str, Any]:
@@ -425,25 +427,25 @@ class NLEEstimator(BaseDensityEstimator):
         self, member: ConditionalDensity, data: Pairs, maps: Maps, rng: np.random.Generator
     ) -> Callable[[Tensor, float], Tensor]:
         like = next(member.parameters())
-        z = torch.as_tensor(maps.theta.forward(data.theta)[0]).to(like)
-        x = torch.as_tensor(maps.X.forward(data.X.points)).to(like)
+        z = to_tensor(maps.theta.forward(data.theta)[0], like)
+        x = to_tensor(maps.X.forward(data.X.points), like)
         owner = torch.as_tensor(data.X.owners(), device=like.device)
         log_scale = float(np.log(maps.X.scale).sum())
-        width = torch.as_tensor(self.dequantize / maps.X.scale).to(like)
+        width = to_tensor(self.dequantize / maps.X.scale, like)
         noise = torch.Generator(like.device).manual_seed(int(rng.integers(2**63)))
 
         def loss(rows: Tensor, part: float) -> Tensor:
             points = x[rows]
             if width.any():  # fresh at every step: a fixed one is learnt by heart
-                uniform = torch.rand(points.shape, generator=noise, device=like.device)
+                uniform = torch.empty_like(points).uniform_(generator=noise)
                 points = points + width * (uniform - 0.5)
             return log_scale - member.flow.log_prob(points, member.embed(z[owner[rows]]))
 
         return loss
 
-    def _rows(self, pairs: NDArray[np.int64], X: Packed) -> NDArray[np.int64]:
-        """Return the points of these pairs."""
-        return np.flatnonzero(np.isin(X.owners(), pairs))
+    def _owners(self, X: Packed) -> NDArray[np.int64]:
+        """Return the pair of each point."""
+        return X.owners()
 
     def _batch_size(self, n_train: int) -> int:
         return 2 * super()._batch_size(n_train)
@@ -528,8 +530,8 @@ class NLEEstimator(BaseDensityEstimator):
 
     @torch.no_grad()
     def _embed(self, members: list[ConditionalDensity], z: NDArray[np.float64]) -> list[Tensor]:
-        z = torch.as_tensor(z).to(next(members[0].parameters()))
-        return [member.embed(z) for member in members]
+        like = next(members[0].parameters())
+        return [member.embed(to_tensor(z, like)) for member in members]
 
     @torch.no_grad()
     def _log_likelihood(
@@ -537,7 +539,7 @@ class NLEEstimator(BaseDensityEstimator):
     ) -> NDArray[np.float64]:
         """Sum log q(x | z) over the points of each observation; z is embedded once."""
         contexts = self._embed(members, z)
-        x = torch.as_tensor(self._maps.X.forward(packed.points)).to(contexts[0])
+        x = to_tensor(self._maps.X.forward(packed.points), contexts[0])
         log_scale = np.log(self._maps.X.scale).sum()
         if len(packed) == 1:
             return _sum_points(members, contexts, x) - log_scale * len(x)
@@ -600,14 +602,14 @@ class Likelihood:
         """Log likelihood (m,) and gradient (m, p) at the Gaussian coordinates z of the prior."""
         estimator, maps = self.estimator, self.estimator._maps
         inner, slopes = self._coordinates(z)
-        x = torch.as_tensor(maps.X.forward(self.observation.points))
+        like = next(estimator.members_[0].parameters())
+        x = to_tensor(maps.X.forward(self.observation.points), like)
         value, gradient = np.zeros(len(z)), np.zeros(z.shape)
         for points in blocks(len(x), _POINTS):
             for rows in blocks(len(z), max(1, _POINTS // len(x[points]))):
-                like = next(estimator.members_[0].parameters())
-                w = torch.as_tensor(inner[rows]).to(like).requires_grad_()
+                w = to_tensor(inner[rows], like).requires_grad_()
                 contexts = [member.embed(w) for member in estimator.members_]
-                part = x[points].to(like).expand(len(w), -1, -1)
+                part = x[points].expand(len(w), -1, -1)
                 total = mixture_density(estimator.members_, part, contexts).double().sum(dim=1)
                 (slope,) = torch.autograd.grad(total.sum(), w)
                 value[rows] += total.detach().cpu().numpy()

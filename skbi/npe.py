@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -9,16 +10,20 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import TransformerMixin, clone
+from sklearn.ensemble._base import _set_random_states
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
-from skbi._data import Batch, Indexer, Packed
+from skbi._data import Batch, Indexer, Packed, to_tensor
 from skbi.base import (
     BaseDensityEstimator,
     Maps,
     Pairs,
     blocks,
+    check_lengths,
     check_n_samples,
     is_trusted,
     make_flow,
@@ -56,11 +61,16 @@ class NPEEstimator(BaseDensityEstimator):
         Number of coupling layers.
     hidden_layer_sizes : sequence of int, default=(64,)
         Gated layers of each coupling layer's network.
-    summary : {"auto", "deepset"}, default="auto"
-        What an observation passes through before the flow: "auto" is nothing for vectors and a
-        `DeepSet` for sets.
+    summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
+        What an observation passes through before the flow. "auto": nothing for vectors, a `DeepSet`
+        for sets. A scikit-learn transformer is cloned and fitted on the pairs that are not kept
+        aside, with theta as y, and may return vectors or sets; its options are this estimator's
+        (``summary__n_components``). A module is copied and trained with the flow from the weights
+        it has. It maps standardised vectors (n, d) to (n, c), or sets in packed form, points (N, d)
+        and sizes (n,), to (n, c), as `skbi.networks.DeepSet` does; with ``missing="mask"``, d is
+        twice as large.
     n_summary_features : int, default=32
-        Width of the summary of a set.
+        Width of the `DeepSet` of "auto" and "deepset".
     n_estimators : int, default=1
         Members of an ensemble, trained from different initial weights on different validation
         splits; the posterior is their equal-weight mixture. Helps most when pairs are few.
@@ -98,7 +108,9 @@ class NPEEstimator(BaseDensityEstimator):
     flow_ : CouplingFlow
         The trained flow (of the first member, in an ensemble).
     summary_net_ : Module or None
-        The trained summary network, None for vectors.
+        The trained summary network (of the first member), None for vectors.
+    summary_transformer_ : transformer or None
+        The fitted transformer.
     members_ : list of Module
         The ensemble.
     n_features_in_, n_parameters_in_ : int
@@ -138,7 +150,11 @@ class NPEEstimator(BaseDensityEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseDensityEstimator._parameter_constraints,
         "missing": [StrOptions({"error", "mask"})],
-        "summary": [StrOptions({"auto", "deepset"})],
+        "summary": [
+            StrOptions({"auto", "deepset"}),
+            nn.Module,
+            HasMethods(["fit", "transform"]),
+        ],
         "n_summary_features": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -149,7 +165,7 @@ class NPEEstimator(BaseDensityEstimator):
         flow: str = "realnvp",
         n_transforms: int = 6,
         hidden_layer_sizes: Sequence[int] = (64,),
-        summary: str = "auto",
+        summary: str | TransformerMixin | nn.Module = "auto",
         n_summary_features: int = 32,
         n_estimators: int = 1,
         batch_size: int | str = "auto",
@@ -192,6 +208,12 @@ class NPEEstimator(BaseDensityEstimator):
         """The trained summary network; of an ensemble, its first member's."""
         check_is_fitted(self, "members_")
         return self.members_[0].summary
+
+    @property
+    def summary_transformer_(self) -> TransformerMixin | None:
+        """The fitted transformer, if ``summary`` is one."""
+        check_is_fitted(self, "members_")
+        return self._transformer
 
     def sample_posterior(
         self, X_obs: Any, n_samples: int = 1000, *, random_state: RandomState = None
@@ -265,7 +287,9 @@ class NPEEstimator(BaseDensityEstimator):
             log_q[rows] = _density(members, z[rows], paired)
         return np.where(np.isfinite(log_det), log_q + log_det, -np.inf)
 
-    def _check_pairs(self, theta: ArrayLike, X: Any) -> Pairs:
+    def _check_parameters(
+        self, theta: NDArray[np.float64], names: NDArray[Any] | None
+    ) -> NDArray[Any]:
         discrete = np.asarray(getattr(self.prior, "discrete", False))
         if discrete.any():
             names = [n for n, d in zip(self.prior.names, discrete, strict=True) if d]
@@ -273,30 +297,53 @@ class NPEEstimator(BaseDensityEstimator):
                 f"The parameters {names} are discrete, and NPE learns a density over theta. Use "
                 "NLEEstimator, which learns the likelihood and accepts discrete parameters."
             )
-        return super()._check_pairs(theta, X)
+        return super()._check_parameters(theta, names)
+
+    def _fit_transformer(
+        self,
+        X: Any,
+        theta: NDArray[np.float64],
+        learnt: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> Any:
+        if not hasattr(self.summary, "transform"):
+            return None
+        if self._resumes:
+            return self._transformer
+        check_lengths(len(theta), _num_samples(X))
+        transformer = clone(self.summary)
+        _set_random_states(transformer, int(rng.integers(2**31)))
+        return transformer.fit(_safe_indexing(X, learnt), theta[learnt])
 
     def _specify(self, data: Pairs, maps: Maps) -> dict[str, Any]:
-        n_axes = data.X.n_axes
-        if self.summary == "deepset" and n_axes == 2:
+        for_sets = self.summary == "deepset" or isinstance(self.summary, DeepSet)
+        if for_sets and data.X.n_axes == 2:
             raise ValueError(
-                "summary='deepset' reads sets, X of shape (n, S, d) or a list of arrays (S_i, d); "
-                "got vectors. Use summary='auto'."
+                "A DeepSet summary reads sets, X of shape (n, S, d) or a list of arrays "
+                "(S_i, d); got vectors. Use summary='auto'."
             )
+        module, width = None, None
+        if isinstance(self.summary, nn.Module):
+            module = copy.deepcopy(self.summary).to("cpu", torch.float32)
+            single = torch.empty(0, dtype=torch.float32, device="cpu")
+            width = _check_module(module, maps.batch(data.X[:2], single))
         return {
-            "n_axes": n_axes,
+            "n_axes": data.X.n_axes,
             "n_parameters": data.theta.shape[1],
             "n_features": maps.X.width,
-            "n_summary_features": self.n_summary_features,
+            "n_summary_features": self.n_summary_features if module is None else width,
+            "module": module,
             "flow": self.flow,
             "n_transforms": self.n_transforms,
             "hidden_layer_sizes": tuple(int(h) for h in self.hidden_layer_sizes),
         }
 
     def _build(self, spec: dict[str, Any]) -> AmortisedPosterior:
-        width, summary = spec["n_features"], None
-        if spec["n_axes"] == 3:
+        width, summary = spec["n_features"], copy.deepcopy(spec["module"])
+        if summary is None and spec["n_axes"] == 3:
+            summary = DeepSet(width, spec["n_summary_features"])
+        if summary is not None:
             width = spec["n_summary_features"]
-            summary = DeepSet(spec["n_features"], width)
         options = {name: spec[name] for name in ("n_transforms", "hidden_layer_sizes")}
         flow = make_flow(spec["flow"], spec["n_parameters"], width, **options)
         return AmortisedPosterior(summary, flow)
@@ -305,7 +352,7 @@ class NPEEstimator(BaseDensityEstimator):
         self, member: AmortisedPosterior, data: Pairs, maps: Maps, rng: np.random.Generator
     ) -> Callable[[Tensor, float], Tensor]:
         like = next(member.parameters())
-        z, log_det = (torch.as_tensor(a).to(like) for a in maps.theta.forward(data.theta))
+        z, log_det = (to_tensor(a, like) for a in maps.theta.forward(data.theta))
         indexer = Indexer(maps.batch(data.X, like), rng)
 
         def loss(rows: Tensor, part: float) -> Tensor:
@@ -314,7 +361,8 @@ class NPEEstimator(BaseDensityEstimator):
         return loss
 
     def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
-        if X.sizes is None:
+        foreign = isinstance(self.summary, nn.Module) and not isinstance(self.summary, DeepSet)
+        if X.sizes is None or foreign:
             return super()._parts(X)
         least = min(1.0, _LEAST_POINTS / float(X.sizes.mean()))
         return tuple((upto, max(part, least)) for upto, part in _PARTS)
@@ -347,24 +395,45 @@ def _embed(packed: Packed, maps: Maps, members: list[AmortisedPosterior]) -> lis
 class AmortisedPosterior(nn.Module):
     """q(z | x): an optional summary network, then a conditional flow."""
 
-    def __init__(self, summary: DeepSet | None, flow: CouplingFlow) -> None:
+    def __init__(self, summary: nn.Module | None, flow: CouplingFlow) -> None:
         super().__init__()
         self.summary = summary
         self.flow = flow
 
     def embed(self, batch: Batch) -> Tensor:
         """Summarise observations, (n, c)."""
-        if self.summary is None:
-            return soft_clip(batch.points)
-        return self.summary(batch.points, batch.sizes, batch.totals)
+        return _summarise(self.summary, batch)
 
     def log_prob(self, z: Tensor, batch: Batch) -> Tensor:
         """Log density of z (n, p) given the observation of its row."""
         return self.flow.log_prob(z, self.embed(batch))
 
 
+def _summarise(summary: nn.Module | None, batch: Batch) -> Tensor:
+    if summary is None:
+        return soft_clip(batch.points)
+    if isinstance(summary, DeepSet):
+        return summary(batch.points, batch.sizes, batch.totals)
+    sizes = () if batch.sizes is None else (batch.sizes,)
+    return soft_clip(summary(batch.points, *sizes))
+
+
+@torch.no_grad()
+def _check_module(module: nn.Module, batch: Batch) -> int:
+    """Try a user's summary network on a few observations; return its width."""
+    wanted = f"summary must map points of width {batch.points.shape[1]}"
+    wanted += " to (n, c)" if batch.sizes is None else " and sizes (n,) to (n, c)"
+    try:
+        output = _summarise(module.eval(), batch)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{wanted}; {type(module).__name__} fails: {error}") from error
+    if output.ndim != 2 or len(output) != len(batch):
+        raise ValueError(f"{wanted}, n = {len(batch)}; got shape {tuple(output.shape)}.")
+    return output.shape[1]
+
+
 @torch.no_grad()
 def _density(
     members: list[AmortisedPosterior], z: NDArray[np.float64], contexts: list[Tensor]
 ) -> NDArray[np.float64]:
-    return mixture_density(members, torch.as_tensor(z).to(contexts[0]), contexts).cpu().numpy()
+    return mixture_density(members, to_tensor(z, contexts[0]), contexts).cpu().numpy()

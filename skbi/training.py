@@ -49,6 +49,7 @@ class History:
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     best_score: float = -math.inf
+    interrupted: bool = False
 
     @property
     def n_iter(self) -> int:
@@ -58,10 +59,18 @@ class History:
 
 @contextmanager
 def seeded(rng: np.random.Generator) -> Iterator[None]:
-    """Initialise modules from ``rng``; torch's global generator is put back as it was."""
-    with _INITIALISING, torch.random.fork_rng(devices=[]):
+    """Initialise modules from ``rng``, in single precision on the CPU.
+
+    Torch's global generator and its default type are put back as they were.
+    """
+    with _INITIALISING, torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(int(rng.integers(2**63)))
-        yield
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
 
 
 @contextmanager
@@ -155,11 +164,12 @@ def train(
     except KeyboardInterrupt:
         if not run.history.loss_curve:
             raise
+        run.history.interrupted = True
         warnings.warn(
             f"Training was interrupted after {run.history.n_iter} epochs; the best weights so far "
             "are kept. Fit with warm_start=True to continue.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     finally:
         bar.close()
@@ -192,14 +202,18 @@ class _Run:
         """Go once through the training pairs, then look at the validation pairs."""
         part, previous = self.schedule.part(epoch), self.schedule.part(max(epoch - 1, 0))
         self.module.train()
-        self.history.loss_curve.append(self._learn(part))
+        loss = self._learn(part)
         self.module.eval()
         if self.validation_rows is None:
             self.best = _copy(self.module)
-            return
-        if part != previous:  # scores on other parts of the sets do not compare
+        else:
+            self._select(self._score(part), part != previous)
+        self.history.loss_curve.append(loss)
+
+    def _select(self, score: float, anew: bool) -> None:
+        """Keep the weights if they score best; scores on other parts of the sets do not compare."""
+        if anew:
             self.history.best_score, self.waited = -math.inf, 0
-        score = self._score(part)
         self.history.validation_scores.append(score)
         self.waited = 0 if score > self.history.best_score + self.schedule.tol else self.waited + 1
         if score > self.history.best_score:
@@ -217,7 +231,7 @@ class _Run:
         return text + (f", validation loss {-scores[-1]:.3f}" if scores else "")
 
     def _learn(self, part: float) -> float:
-        total = torch.zeros((), device=self.rows.device)
+        total = torch.zeros((), dtype=torch.float32, device=self.rows.device)
         order = torch.as_tensor(self.rng.permutation(len(self.rows)), device=self.rows.device)
         for batch in self.rows[order].split(self.schedule.batch_size):
             losses = self.loss(batch, part)

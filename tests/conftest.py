@@ -1,6 +1,17 @@
-"""Property tests draw the same examples on every run."""
+"""Property tests draw the same examples on every run; SKBI_EXAMPLES=500 draws that many, anew."""
 
-from hypothesis import settings
+import os
 
-settings.register_profile("skbi", derandomize=True, deadline=None, max_examples=20)
+from hypothesis import HealthCheck, settings
+
+n_examples = os.environ.get("SKBI_EXAMPLES")
+settings.register_profile(
+    "skbi",
+    derandomize=n_examples is None,
+    database=None,
+    deadline=None,
+    max_examples=int(n_examples or 20),
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
 settings.load_profile("skbi")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbi._data import Indexer, Packed, as_table, pack, pack_observations
+from skbi._data import Indexer, Packed, as_batch, as_table, pack
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
@@ -95,13 +95,13 @@ def test_one_observation_or_many():
         (list(sets), 3, 3, False),
         ([sets[0], sets[0, :1]], 3, 2, False),
     ]:
-        packed, is_single = pack_observations(X, n_axes)
-        assert (len(packed), is_single) == (n, single)
+        batch, is_single = as_batch(X, n_axes)
+        assert (len(pack(batch)), is_single) == (n, single)
     for X, n_axes in [(sets, 2), (vectors[0], 3), (vectors.tolist(), 3), ([1.0, 2.0], 2)]:
         with pytest.raises(ValueError, match="fitted on"):
-            pack_observations(X, n_axes)
+            as_batch(X, n_axes)
     with pytest.raises(ValueError, match="fitted on"):
-        pack_observations([sets[0], sets[0, :1]], 2)
+        as_batch([sets[0], sets[0, :1]], 2)
 
 
 @pytest.mark.parametrize(

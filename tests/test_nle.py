@@ -168,8 +168,8 @@ def test_the_gradient_is_that_of_the_likelihood(change, n_estimators):
 def test_training_on_sets_reads_their_points_and_splits_by_pair():
     theta, X = ragged(100)
     nle = NLEEstimator(prior=PRIOR, **QUICK).fit(theta, X)
-    rows = nle._rows(np.array([2, 5]), nle._check_observations(X)[0])
-    assert len(rows) == len(X[2]) + len(X[5])
+    owners = nle._owners(nle._check_observations(X)[0])
+    assert owners.tolist() == [i for i, x in enumerate(X) for _ in x]
     assert nle.log_prob(theta, X).shape == (100,)
     assert nle.sample_posterior(X[0], 20, **SHORT).shape == (20, 3)  # 2-D is one set here
 

@@ -30,27 +30,28 @@ EXPECTED = {
     "check_fit_score_takes_y": THETA_FIRST,
     "check_n_features_in": THETA_FIRST,
     "check_n_features_in_after_fitting": THETA_FIRST,
+    "check_sample_weight_equivalence_on_dense_data": "the data are not called y",
 }
 
 
 class SwappedNPE(NPEEstimator):
     """Takes the data first, as the checks do."""
 
-    def fit(self, X, y):
-        return super().fit(y, X)
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(y, X, sample_weight)
 
-    def score(self, X, y):
-        return super().score(y, X)
+    def score(self, X, y, sample_weight=None):
+        return super().score(y, X, sample_weight)
 
 
 class SwappedNLE(NLEEstimator):
     """Takes the data first, as the checks do."""
 
-    def fit(self, X, y):
-        return super().fit(y, X)
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(y, X, sample_weight)
 
-    def score(self, X, y):
-        return super().score(y, X)
+    def score(self, X, y, sample_weight=None):
+        return super().score(y, X, sample_weight)
 
 
 class AnyTheta(DoubleMoonSimulator):
