@@ -535,6 +535,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         if sample_weight is not None:
             check_lengths(len(table), _num_samples(X))
             weights = _check_sample_weight(sample_weight, table, ensure_non_negative=True)
+        if not weights.all():
             counts = np.flatnonzero(weights)
             table, X, weights = (_safe_indexing(a, counts) for a in (table, X, weights))
         learnt, aside = self._split(len(table), rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from skbi.base import (
 from skbi.flows import CouplingFlow
 from skbi.networks import DeepSet, soft_clip
 from skbi.priors import Prior, RandomState, as_generator
+from skbi.training import History, seeded
 
 __all__ = ["NPEEstimator"]
 
@@ -347,6 +349,13 @@ class NPEEstimator(BaseDensityEstimator):
         options = {name: spec[name] for name in ("n_transforms", "hidden_layer_sizes")}
         flow = make_flow(spec["flow"], spec["n_parameters"], width, **options)
         return AmortisedPosterior(summary, flow)
+
+    def _train(
+        self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
+    ) -> History:
+        """Train a member; a module of the user's own may need torch's generator, for dropout."""
+        with seeded(rng) if isinstance(self.summary, nn.Module) else nullcontext():
+            return super()._train(member, data, maps, rng)
 
     def _loss(
         self, member: AmortisedPosterior, data: Pairs, maps: Maps, rng: np.random.Generator

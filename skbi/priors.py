@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-__all__ = ["JointPrior", "Prior", "as_generator"]
+__all__ = ["JointPrior", "Prior", "RandomState", "as_generator"]
 
 RandomState = int | np.random.Generator | np.random.RandomState | np.random.SeedSequence | None
 

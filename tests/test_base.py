@@ -144,6 +144,40 @@ def test_the_validation_score_is_the_score_of_the_validation_pairs():
     assert abs(npe.score(*fresh) - npe.best_validation_score_) < 5 * spread
 
 
+@pytest.mark.parametrize("kind", [NPEEstimator, NLEEstimator])
+def test_weighted_pairs_of_another_proposal_count_as_the_priors(kind):
+    """Theta ~ N(1, 4) weighted to the prior N(0, 1); x = theta + N(0, 1)."""
+    rng, prior = np.random.default_rng(0), JointPrior({"mu": stats.norm()})
+    proposal = stats.norm(1, 2)
+    theta = proposal.rvs((8000, 1), random_state=0)
+    X = theta + rng.normal(size=theta.shape)
+    weights = prior.log_prob(theta) - proposal.logpdf(theta[:, 0])
+    fitted = kind(prior=prior, max_iter=15, random_state=0).fit(theta, X, np.exp(weights))
+    grid = np.linspace(-2.5, 2.5, 101)
+    for x in (-1.0, 0.0, 1.5):
+        density = fitted.log_prob(grid[:, None], [[x]])
+        if kind is NLEEstimator:
+            density = density + stats.norm.logpdf(grid)
+        density = np.exp(density - density.max())
+        mean = (grid * density).sum() / density.sum()
+        sd = np.sqrt(((grid - mean) ** 2 * density).sum() / density.sum())
+        exact = stats.truncnorm(*(np.array([-2.5, 2.5]) - x / 2) / 0.5**0.5, x / 2, 0.5**0.5)
+        assert abs(mean - exact.mean()) < 0.15 * exact.std()
+        assert abs(sd / exact.std() - 1) < 0.15
+
+
+def test_a_fitted_estimator_moves_to_a_device():
+    theta, X = pairs()
+    npe = NPEEstimator(**QUICK).fit(theta, X)
+    before = npe.log_prob(theta, X)
+    with pytest.raises(ValueError, match="cannot be used here"):
+        npe.set_params(device="abacus")
+    assert npe.device == "cpu"
+    assert npe.set_params(device="meta").members_[0].flow.inject.weight.is_meta  # no numbers
+    npe = NPEEstimator(**QUICK).fit(theta, X).set_params(device="cpu:0")
+    np.testing.assert_array_equal(npe.log_prob(theta, X), before)
+
+
 def test_warm_start_continues():
     theta, X = pairs(500)
     npe = NPEEstimator(prior=PRIOR, warm_start=True, **{**QUICK, "max_iter": 10})

@@ -1,14 +1,28 @@
 """NPE against closed forms, quadrature and its own density."""
 
+import copy
+import pickle
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hierarchical import Hierarchical
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.compose import make_column_transformer
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.random_projection import GaussianRandomProjection
+from torch import nn
 
 from skbi import DoubleMoonSimulator, JointPrior, NPEEstimator, simulate
+from skbi.networks import DeepSet
 from skbi.npe import _DRAWS, _embed
 
 QUICK = {"max_iter": 4, "n_transforms": 3, "hidden_layer_sizes": (16,), "random_state": 0}
@@ -276,13 +290,6 @@ def test_discrete_parameters_are_sent_to_nle():
         NPEEstimator(prior=prior).fit(theta, X)
 
 
-@pytest.mark.parametrize("n_samples", [0, -1, 2.0, True, "10"])
-def test_n_samples_must_be_a_positive_integer(on_sets, n_samples):
-    npe, _, X = on_sets
-    with pytest.raises(ValueError, match="positive integer"):
-        npe.sample_posterior(X, n_samples)
-
-
 def test_log_prob_needs_pairs(on_sets):
     npe, theta, X = on_sets
     with pytest.raises(ValueError, match="as many as theta has rows, 3; got 2"):
@@ -291,6 +298,126 @@ def test_log_prob_needs_pairs(on_sets):
         npe.log_prob(theta[:2, :2], X[:2])
 
 
-def test_deepset_reads_sets():
-    with pytest.raises(ValueError, match="got vectors"):
-        NPEEstimator(summary="deepset").fit(np.random.default_rng(0).normal(size=(9, 1)), np.eye(9))
+# ---- summaries of the user's own
+
+
+class Moments(nn.Module):
+    """Mean and square of packed sets: points (N, d), sizes (n,) -> (n, 2d)."""
+
+    def forward(self, points, sizes):
+        parts = points.split(sizes.tolist())
+        return torch.stack([torch.cat([x.mean(dim=0), (x**2).mean(dim=0)]) for x in parts])
+
+
+class Seen(BaseEstimator, TransformerMixin):
+    """Remembers what it was fitted on, and takes column means of sets."""
+
+    def fit(self, X, y):
+        self.X_, self.y_ = X, y
+        return self
+
+    def transform(self, X):
+        return np.array([np.mean(x, axis=0) for x in X])
+
+
+NOISY = np.random.default_rng(1).normal(size=(400, 8))
+NETWORK = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
+def looks(n=400):
+    """Two parameters seen through eight noisy features, and through sets of four points."""
+    theta = np.random.default_rng(0).normal(size=(n, 2))
+    X = theta @ np.linspace(-1, 1, 16).reshape(2, 8) + 0.3 * NOISY[:n]
+    return theta, X, theta[:, None] + 0.5 * NOISY[:n].reshape(n, 4, 2)
+
+
+VECTORS = [PCA(3), PLSRegression(2), make_pipeline(StandardScaler(), PCA(2)), NETWORK]
+SETS = [Seen(), Moments(), DeepSet(2, 6, n_rounds=1)]
+
+
+@pytest.mark.parametrize("n_estimators", [1, 2])
+@pytest.mark.parametrize("summary", VECTORS + SETS, ids=lambda s: type(s).__name__)
+def test_a_summary_is_learnt_from_copied_and_kept(summary, n_estimators, tmp_path):
+    theta, X, sets = looks()
+    X = X if summary in VECTORS else sets
+    before = copy.deepcopy(summary)
+    options = {**QUICK, "n_estimators": n_estimators, "summary": summary, "max_iter": 10}
+    npe = NPEEstimator(**options).fit(theta, X)
+    blind = NPEEstimator(**{**options, "summary": "auto"}).fit(theta, np.ones((400, 1)))
+    assert npe.score(theta, X) > blind.score(theta, np.ones((400, 1))) + 0.5
+    assert npe.n_features_in_ == X.shape[-1]
+    for twin in (pickle.loads(pickle.dumps(npe)), clone(npe).fit(theta, X)):
+        np.testing.assert_array_equal(twin.log_prob(theta, X), npe.log_prob(theta, X))
+    np.testing.assert_allclose(npe.sample_posterior(X[0], 3), npe.sample_posterior(X[:1], 3)[0])
+    if isinstance(summary, nn.Module):  # the user's own stays as it was
+        assert npe.summary_transformer_ is None
+        assert type(npe.summary_net_) is type(summary)
+        for one, other in zip(summary.parameters(), before.parameters(), strict=True):
+            assert torch.equal(one, other)
+    else:
+        assert npe.summary_net_ is None
+        assert not any(name.endswith("_") for name in vars(summary) if name[0] != "_")
+
+
+def test_a_transformer_is_fitted_on_the_pairs_to_learn_from():
+    theta, _, sets = looks(100)
+    npe = NPEEstimator(summary=Seen(), validation_fraction=0.2, **QUICK).fit(theta, sets)
+    seen = npe.summary_transformer_
+    assert len(seen.X_) == len(seen.y_) == 80
+    rows = [int(np.flatnonzero((theta == t).all(axis=1))[0]) for t in seen.y_]
+    np.testing.assert_array_equal(seen.X_, sets[rows])
+    kept = np.delete(theta, rows, axis=0), np.delete(sets, rows, axis=0)
+    assert npe.best_validation_score_ == pytest.approx(npe.score(*kept), abs=1e-4)
+    npe.set_params(warm_start=True).fit(theta, sets)
+    assert npe.summary_transformer_ is seen
+
+
+def test_a_transformer_may_return_sets():
+    theta, X, _ = looks()
+    to_sets = FunctionTransformer(lambda X: X.reshape(-1, 4, 2))
+    npe = NPEEstimator(summary=to_sets, **QUICK).fit(theta, X)
+    assert isinstance(npe.summary_net_, DeepSet)
+    turned = X.reshape(-1, 4, 2)[:, ::-1].reshape(-1, 8)
+    np.testing.assert_allclose(npe.log_prob(theta, turned), npe.log_prob(theta, X), atol=1e-5)
+
+
+def test_frames_of_mixed_columns_pass_through_a_column_transformer():
+    theta, X, _ = looks()
+    frame = pd.DataFrame(X[:, :2], columns=["x", "y"])
+    frame["side"] = np.where(theta[:, 0] > 0, "left", "right")
+    summary = make_column_transformer(
+        (StandardScaler(), ["x", "y"]), (OneHotEncoder(sparse_output=False), ["side"])
+    )
+    npe = NPEEstimator(summary=summary, **{**QUICK, "max_iter": 15}).fit(theta, frame)
+    assert npe.feature_names_in_.tolist() == ["x", "y", "side"]
+    left = npe.sample_posterior(frame[frame.side == "left"], 20)
+    assert np.mean(left[..., 0] > 0) > 0.9
+    with pytest.raises(ValueError, match="feature names"):
+        npe.log_prob(theta, frame.rename(columns={"side": "hand"}))
+
+
+def test_options_of_a_transformer_can_be_searched():
+    theta, X, _ = looks()
+    search = GridSearchCV(
+        NPEEstimator(summary=PCA(), **{**QUICK, "max_iter": 10}),
+        {"summary__n_components": [1, 2]},
+        cv=2,
+    )
+    assert search.fit(theta, X).best_params_ == {"summary__n_components": 2}
+
+
+def test_a_random_transformer_follows_the_random_state():
+    theta, X, _ = looks()
+    projection = GaussianRandomProjection(4)
+    one, other = (NPEEstimator(summary=projection, **QUICK).fit(theta, X) for _ in range(2))
+    np.testing.assert_array_equal(one.log_prob(theta, X), other.log_prob(theta, X))
+
+
+def test_values_out_of_a_transformer_are_checked():
+    theta, X, _ = looks(50)
+    with pytest.raises(ValueError, match=r"summary\.transform\(X\) has missing values"):
+        NPEEstimator(
+            summary=FunctionTransformer(lambda X: np.where(X > 0, X, np.nan)), **QUICK
+        ).fit(theta, X)
+    with pytest.raises(ValueError, match="same number of pairs; got 50 and 49"):
+        NPEEstimator(summary=PCA(2), **QUICK).fit(theta, X[1:])

@@ -171,6 +171,23 @@ def test_curves_and_splits(estimator, data):
     clone(estimator).fit(parts[0], parts[2])
 
 
+@estimators
+def test_weights_are_routed(estimator):
+    theta, X = vectors()
+    weights = np.arange(80.0) % 3
+    with sklearn.config_context(enable_metadata_routing=True):
+        weighted = clone(estimator).set_fit_request(sample_weight=True)
+        weighted.set_score_request(sample_weight=True)
+        found = cross_validate(
+            weighted, theta, X, params={"sample_weight": weights}, return_estimator=True, **STRICT
+        )
+    half = slice(40)  # tested first
+    expected = clone(estimator).fit(theta[40:], X[40:], weights[40:])
+    score = expected.score(theta[half], X[half], weights[half])
+    assert found["test_score"][0] == pytest.approx(score)
+    assert found["estimator"][0].loss_curve_ == expected.loss_curve_
+
+
 def test_calibration_scores_a_search_in_parallel():
     theta, X = objects(200)
     scoring = partial(coverage_score, n_samples=50, random_state=0)
