@@ -33,7 +33,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from skbi._data import Batch, Packed, as_batch, as_table, axes_of, pack, width_of
+from skbi._data import Batch, Packed, as_batch, as_table, axes_of, pack, to_tensor, width_of
 from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP
 from skbi.priors import Prior, as_generator, from_normal, to_normal
 from skbi.training import History, Schedule, seeded, train
@@ -419,21 +419,21 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
     ) -> History:
         """Train a member."""
-        loss = self._loss(member, data, maps, rng)
-        device, owners = next(member.parameters()).device, self._owners(data.X)
-        weights = np.zeros(len(owners), dtype=np.float32)
-        rows: list[Tensor | None] = [None, None]
-        for i, pairs in enumerate((data.learnt, data.aside)):
-            if pairs is not None:
-                mine = np.flatnonzero(np.isin(owners, pairs))
-                weights[mine] = data.weights[owners[mine]] / data.weights[owners[mine]].mean()
-                rows[i] = torch.as_tensor(mine, device=device)
-        weight = torch.as_tensor(weights, device=device)
+        loss, owners = self._loss(member, data, maps, rng), self._owners(data.X)
+        like = next(member.parameters())
+        weight = to_tensor(data.weights[owners], like)
+
+        def rows_of(pairs: NDArray[np.int64]) -> Tensor:
+            rows = np.flatnonzero(np.isin(owners, pairs))
+            return torch.as_tensor(rows, device=like.device)
+
+        rows = rows_of(data.learnt)
         return train(
             member,
             lambda rows, part: weight[rows] * loss(rows, part),
-            *rows,
-            self._schedule(len(rows[0]), data.X),
+            rows,
+            None if data.aside is None else rows_of(data.aside),
+            self._schedule(len(rows), data.X),
             rng,
             decayed=member.flow.decayed(),
             progress=type(self).__name__ if self.verbose else None,
@@ -534,7 +534,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         weights = np.ones(len(table))
         if sample_weight is not None:
             check_lengths(len(table), _num_samples(X))
-            weights = _check_sample_weight(sample_weight, table, ensure_non_negative=True)
+            weights = _check_sample_weight(
+                sample_weight, table, ensure_non_negative=True, copy=True
+            )
         if not weights.all():
             counts = np.flatnonzero(weights)
             table, X, weights = (_safe_indexing(a, counts) for a in (table, X, weights))
@@ -543,6 +545,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         transformer = self._fit_transformer(X, table, learnt, rng)
         packed = self._pack(X, transformer)
         check_lengths(len(table), len(packed))
+        for part in [learnt] if aside is None else [learnt, aside]:
+            weights[part] /= weights[part].mean()
         return Pairs(table, packed, names, weights, learnt, aside, transformer)
 
     def _check_parameters(
