@@ -293,10 +293,12 @@ class NLEEstimator(BaseDensityEstimator):
             vectors: (n_obs, d), each row an observation of its own, or one as (d,).
         n_samples : int, default=1000
             Draws for each observation.
-        sampler : {"auto", "nested", "nuts", "enumerate"}, default="auto"
+        sampler : {"auto", "nested", "nuts", "importance", "enumerate"}, default="auto"
             "nested": `skbi.samplers.nested`, by dynesty; finds separate modes, takes discrete
             parameters, gives the evidence. "nuts": `skbi.samplers.nuts`, by gradients; scales to
-            many parameters. "enumerate": exact, for discrete parameters only. "auto": "enumerate"
+            many parameters. "importance": `skbi.samplers.importance`, which reweights the draws of
+            a fitted NPE, ``proposal=npe``: all likelihoods at once, with the evidence.
+            "enumerate": exact, for discrete parameters only. "auto": "enumerate"
             where possible, "nested" up to 8 parameters, "nuts" beyond.
         n_jobs : int or None, default=None
             Observations sampled in parallel, through joblib. The result does not depend on it:
@@ -330,7 +332,7 @@ class NLEEstimator(BaseDensityEstimator):
         """
         packed, single = self._check_observations(X_obs)
         check_n_samples(n_samples)
-        prior = self._check_sampling(sampler)
+        prior = self._check_sampling(sampler, options)
         if sampler == "auto":
             sampler = _choose(prior)
         if not is_trusted():
@@ -358,6 +360,7 @@ class NLEEstimator(BaseDensityEstimator):
         self,
         X_obs: Any,
         *,
+        sampler: str = "auto",
         n_jobs: int | None = None,
         random_state: RandomState = None,
         **options: Any,
@@ -367,16 +370,20 @@ class NLEEstimator(BaseDensityEstimator):
         Parameters
         ----------
         X_obs, n_jobs, random_state, **options
-            As in `sample_posterior`, with the sampler "nested" (or "enumerate", for discrete
-            parameters only).
+            As in `sample_posterior`.
+        sampler : {"auto", "nested", "importance", "enumerate"}, default="auto"
+            As in `sample_posterior`; "auto" is "nested", or "enumerate" for discrete parameters
+            only.
 
         Returns
         -------
         log_z, error : float, or ndarrays of shape (n_obs,) for a batch
             In nats. The standard error is that of the sampling, not of the learnt likelihood.
         """
-        prior = self._check_prior()
-        sampler = "enumerate" if np.all(prior.discrete) else "nested"
+        if sampler == "nuts":
+            raise ValueError("Chains do not know the evidence: use sampler='nested'.")
+        if sampler == "auto":
+            sampler = "enumerate" if np.all(self._check_prior().discrete) else "nested"
         options = {"n_jobs": n_jobs, "random_state": random_state, **options}
         _, info = self.sample_posterior(X_obs, 1, sampler=sampler, return_info=True, **options)
         if isinstance(info, samplers.SamplerInfo):
@@ -486,16 +493,23 @@ class NLEEstimator(BaseDensityEstimator):
             )
         return self.prior
 
-    def _check_sampling(self, sampler: str) -> Prior:
+    def _check_sampling(self, sampler: str, options: dict[str, Any]) -> Prior:
         if sampler not in ("auto", *_SAMPLERS):
             raise ValueError(
                 f"sampler must be one of {sorted(('auto', *_SAMPLERS))}; got {sampler!r}."
+            )
+        proposal = options.get("proposal")
+        width = getattr(proposal, "n_parameters_in_", None)
+        if sampler == "importance" and width != self.n_parameters_in_:
+            raise ValueError(
+                "sampler='importance' needs proposal=, a fitted NPEEstimator of the same "
+                f"{self.n_parameters_in_} parameters; got {proposal!r}."
             )
         return self._check_prior()
 
     def _check_familiar(self, packed: Packed, sampler: str) -> None:
         """Warn of data that the likelihood was not learnt for."""
-        if sampler != "enumerate" and packed.sizes is None and len(packed) > 1:
+        if sampler in ("nested", "nuts") and packed.sizes is None and len(packed) > 1:
             warnings.warn(
                 f"X_obs is {len(packed)} single points, each an observation that is sampled on its "
                 "own. If they share one theta, pass X_obs[None].",
@@ -651,8 +665,25 @@ class Likelihood:
     __hash__ = None
 
 
+class Amortised:
+    """An amortised posterior at one observation: what importance sampling draws from."""
+
+    def __init__(self, npe: Any, observation: Packed) -> None:
+        points = observation.points
+        self.npe, self.x = npe, points[0] if observation.sizes is None else points
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw theta (n, p)."""
+        return self.npe.sample_posterior(self.x, n, random_state=rng)
+
+    def log_prob(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log density of theta (n, p), (n,)."""
+        return self.npe.log_prob(theta, self.x)
+
+
 _SAMPLERS = {
     "enumerate": samplers.enumerate_all,
+    "importance": samplers.importance,
     "nested": samplers.nested,
     "nuts": samplers.nuts,
 }
@@ -674,8 +705,10 @@ def _sample(
     alone: bool,
 ) -> tuple[NDArray[np.float64], samplers.SamplerInfo]:
     """Sample one observation, with all of torch's threads only if it is the only one."""
-    if sampler == "enumerate":
-        options.pop("verbose")
+    if sampler in ("enumerate", "importance"):
+        options.pop("verbose")  # there is nothing to wait for
+    if sampler == "importance":
+        options["proposal"] = Amortised(options["proposal"], likelihood.observation)
     with nullcontext() if alone else one_thread():
         rng = np.random.default_rng(seed)
         return _SAMPLERS[sampler](likelihood, likelihood.prior, n_samples, rng, **options)

@@ -218,7 +218,12 @@ class NPEEstimator(BaseDensityEstimator):
         return self._transformer
 
     def sample_posterior(
-        self, X_obs: Any, n_samples: int = 1000, *, random_state: RandomState = None
+        self,
+        X_obs: Any,
+        n_samples: int = 1000,
+        *,
+        refine: Any = None,
+        random_state: RandomState = None,
     ) -> NDArray[np.float64]:
         """Draw from the posterior of each observation.
 
@@ -229,6 +234,10 @@ class NPEEstimator(BaseDensityEstimator):
             array with one axis fewer.
         n_samples : int, default=1000
             Draws for each observation.
+        refine : NLEEstimator, optional
+            Reweight the draws by this likelihood, times its own prior. That is
+            ``refine.sample_posterior(X_obs, n_samples, sampler="importance", proposal=self)``,
+            which can also return the effective sample size and the evidence.
         random_state : int, Generator, RandomState or None, default=None
             None uses the estimator's own.
 
@@ -245,6 +254,9 @@ class NPEEstimator(BaseDensityEstimator):
         """
         packed, single = self._check_observations(X_obs)
         check_n_samples(n_samples)
+        if refine is not None:
+            options = {"proposal": self, "random_state": random_state}
+            return refine.sample_posterior(X_obs, n_samples, sampler="importance", **options)
         rng = as_generator(self.random_state if random_state is None else random_state)
         contexts = _embed(packed, self._maps, self.members_)
         if not is_trusted():

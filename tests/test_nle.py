@@ -14,7 +14,7 @@ from joblib import parallel_config
 from scipy import stats
 from scipy.special import logsumexp
 
-from skbi import JointPrior, NLEEstimator
+from skbi import JointPrior, NLEEstimator, NPEEstimator
 from skbi.nle import Likelihood
 
 QUICK = {"max_iter": 3, "n_transforms": 2, "hidden_layer_sizes": (16,), "random_state": 0}
@@ -257,23 +257,45 @@ def gaussian():
     return NLEEstimator(prior=prior, max_iter=20, random_state=0).fit(theta, X)
 
 
-@pytest.mark.parametrize("sampler", ["nested", "nuts"])
+def rough(nle):
+    """Return an NPE that has hardly learnt the posterior given two points."""
+    theta = nle.prior.sample(1000, random_state=2)
+    X = nle.sample_likelihood(theta, 2, random_state=3)
+    return NPEEstimator(prior=nle.prior, max_iter=3, random_state=0).fit(theta, X)
+
+
+@pytest.mark.parametrize("sampler", ["nested", "nuts", "importance"])
 def test_posterior_and_evidence_of_a_linear_gaussian(gaussian, sampler):
     mix = np.array([[1.0, 0.5], [0.0, 1.0]])
     x = np.array([[1.0, 0.3], [0.2, 1.4]])
     covariance = np.linalg.inv(np.eye(2) + len(x) * mix @ mix.T / 0.36)
     mean = x.sum(axis=0) @ mix.T @ covariance / 0.36
-    options = {"nlive": 200} if sampler == "nested" else {}
+    options = {"nested": {"nlive": 200}, "nuts": {}, "importance": {"proposal": rough(gaussian)}}
     draws, info = gaussian.sample_posterior(
-        x[None], 500, sampler=sampler, return_info=True, **options
+        x[None], 500, sampler=sampler, return_info=True, **options[sampler]
     )
     sd = np.sqrt(np.diag(covariance))
     assert np.abs((draws[0].mean(axis=0) - mean) / sd).max() < 0.3
     np.testing.assert_allclose(draws[0].std(axis=0), sd, rtol=0.2)
-    if sampler == "nested":
+    if sampler != "nuts":
         joint = np.kron(np.ones((2, 2)), mix.T @ mix) + 0.36 * np.eye(4)
         exact = stats.multivariate_normal(np.zeros(4), joint).logpdf(x.ravel())
         assert abs(info[0].log_evidence - exact) < 0.3
+
+
+def test_a_posterior_is_refined_by_a_likelihood(gaussian):
+    npe, X_obs = rough(gaussian), np.array([[[1.0, 0.3], [0.2, 1.4]], [[-1.0, 0.1], [0.0, -0.4]]])
+    refined = npe.sample_posterior(X_obs, 200, refine=gaussian, random_state=1)
+    options = {"sampler": "importance", "proposal": npe, "random_state": 1}
+    np.testing.assert_array_equal(refined, gaussian.sample_posterior(X_obs, 200, **options))
+    log_z, error = gaussian.log_evidence(X_obs, **options)
+    nested, its_error = gaussian.log_evidence(X_obs, nlive=100, random_state=0)
+    assert (np.abs(log_z - nested) < 4 * np.hypot(error, its_error)).all()
+    for wrong in (None, NPEEstimator(), gaussian.prior):
+        with pytest.raises(ValueError, match="needs proposal=, a fitted NPEEstimator"):
+            gaussian.sample_posterior(X_obs, sampler="importance", proposal=wrong)
+    with pytest.raises(ValueError, match="Chains do not know the evidence"):
+        gaussian.log_evidence(X_obs, sampler="nuts")
 
 
 def test_model_probabilities_of_two_overlapping_simulators():
@@ -375,7 +397,7 @@ def test_verbose_shows_progress(coin, capsys):
     ("options", "message"),
     [
         ({"n_samples": 0}, "n_samples must be a positive integer"),
-        ({"sampler": "gibbs"}, "'auto', 'enumerate', 'nested', 'nuts'"),
+        ({"sampler": "gibbs"}, "'auto', 'enumerate', 'importance', 'nested', 'nuts'"),
         ({"X_obs": np.full((1, 3, 2), np.nan)}, "needs at least one point"),
         ({"X_obs": np.full((1, 2), np.nan)}, "missing values"),
         ({"X_obs": np.zeros((1, 3, 5))}, "5 features"),

@@ -14,8 +14,10 @@ from skbi.samplers import (
     BatchPool,
     effective_sample_size,
     enumerate_all,
+    importance,
     nested,
     nuts,
+    pareto_smoothed,
     r_hat,
 )
 
@@ -176,6 +178,73 @@ def test_errors_inside_the_pool_reach_the_caller_and_end_every_task(error):
     with BatchPool(3) as pool, pytest.raises(error, match="inside"):
         pool.map(task, range(3))
     assert sorted(done) == [0, 1, 2]
+
+
+# ---- importance sampling
+
+
+class Off:
+    """The posterior of a `LinearGaussian`, moved and scaled, as a proposal."""
+
+    def __init__(self, model, shift=0.0, scale=1.0):
+        sd = np.sqrt(np.diag(model.covariance))
+        self.q = stats.multivariate_normal(model.mean + shift * sd, scale**2 * model.covariance)
+
+    def sample(self, n, rng):
+        return self.q.rvs(n, random_state=rng)
+
+    def log_prob(self, theta):
+        return self.q.logpdf(theta)
+
+
+@pytest.mark.parametrize("off", [{}, {"shift": 0.7}, {"scale": 1.5}, {"shift": -0.5, "scale": 0.9}])
+def test_reweighting_corrects_a_proposal_and_knows_the_evidence(off):
+    model, rng = LinearGaussian(), np.random.default_rng(0)
+    options = {"proposal": Off(model, **off), "n_proposals": 20_000}
+    draws, info = importance(model, model.prior, 1000, rng, **options)
+    assert abs(info.log_evidence - model.log_evidence) < 4 * info.log_evidence_error
+    assert info.log_evidence_error == pytest.approx(np.sqrt(1 / info.ess[0] - 1 / 20_000))
+    assert info.pareto_k < 0.7
+    error = (draws.mean(axis=0) - model.mean) / np.sqrt(np.diag(model.covariance) / 1000)
+    assert np.abs(error).max() < 4
+    np.testing.assert_allclose(np.cov(draws.T), model.covariance, rtol=0.15)
+
+
+def test_without_a_misfit_every_proposal_counts():
+    """Nearly: one in twenty comes from the prior, where the likelihood is small."""
+    model, rng = LinearGaussian(), np.random.default_rng(0)
+    options = {"proposal": Off(model), "n_proposals": 10_000}
+    _, info = importance(model, model.prior, 100, rng, **options)
+    assert 9_000 < info.ess[0] <= 9_600
+
+
+def test_a_proposal_that_misses_the_posterior_is_reported():
+    model, rng = LinearGaussian(noise=0.05), np.random.default_rng(0)
+    both = "misses too much of the posterior|Raise n_proposals"
+    with pytest.warns(UserWarning, match=both) as caught:
+        _, info = importance(model, model.prior, 500, rng, proposal=Off(model, shift=9))
+    assert len(caught) == 2
+    assert info.pareto_k > 0.7
+
+
+@pytest.mark.parametrize("k", [0.2, 0.6, 1.2])
+def test_the_tail_index_of_pareto_weights_is_found(k):
+    rng = np.random.default_rng(0)
+    found = [pareto_smoothed(k * rng.standard_exponential(10_000))[1] for _ in range(20)]
+    assert abs(np.mean(found) - k) < 0.1  # each has a standard error of about 0.1
+
+
+def test_smoothing_changes_the_largest_weights_only_and_keeps_their_order():
+    log_weights = np.random.default_rng(0).normal(size=1000)
+    smooth, _ = pareto_smoothed(log_weights)
+    order = np.argsort(log_weights)
+    np.testing.assert_array_equal(smooth[order[:-95]], log_weights[order[:-95]])
+    assert (np.diff(smooth[order]) >= 0).all()
+    assert smooth.max() <= log_weights.max()
+    for equal in (np.zeros(100), np.zeros(3)):
+        same, k = pareto_smoothed(equal)
+        np.testing.assert_array_equal(same, equal)
+        assert math.isnan(k)
 
 
 # ---- enumeration
