@@ -16,6 +16,7 @@ from skbi.nle import NLEEstimator
 from skbi.npe import NPEEstimator
 from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
 from skbi.priors import JointPrior, Prior
+from skbi.rounds import sequential
 from skbi.simulators import DoubleMoonSimulator, simulate
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "misspecification_score",
     "posterior_predictive",
     "sbc_ranks",
+    "sequential",
     "simulate",
     "tarp_curve",
     "uniformity_test",

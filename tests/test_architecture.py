@@ -18,6 +18,7 @@ INSIDE = {
     "training": set(),
     "base": {"_data", "priors", "networks", "flows", "training"},
     "npe": {"_data", "priors", "networks", "flows", "training", "base"},
+    "rounds": {"_data", "priors", "simulators", "base", "npe"},
     "samplers": {"priors"},
     "nle": {"_data", "priors", "networks", "flows", "training", "base", "samplers"},
     "calibration": {"priors", "simulators", "training", "base"},
