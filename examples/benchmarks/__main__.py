@@ -1,0 +1,115 @@
+"""Accuracy against cost, on one machine: NPE of skbi beside sbi's, a table and a picture.
+
+    pip install -c tests/constraints.txt -e ".[plot,bench]"
+    python -m examples.benchmarks two_moons gaussian_mixture --pairs 1000 10000 --seeds 5
+    python -m examples.benchmarks double_moon --methods skbi   # needs no sbi
+
+Every fit has a process of its own. Columns: seconds of the fit; mean held-out log q(theta | X), and
+how far that is below the exact one (nats, where known); C2ST against reference draws (0.5 is
+perfect; an MLP, five folds, mean over the observations); coverage_score of 1,000 runs; draws a
+second for one observation; seconds to calibrate 2,000 runs by 1,000 draws; peak memory. Medians
+over seeds. Everything goes to benchmarks.json and benchmarks.png in the folder --out.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from examples.benchmarks.measure import measure
+from examples.benchmarks.methods import METHODS
+from examples.benchmarks.tasks import TASKS
+
+COLUMNS = (
+    "fit_s",
+    "log_score",
+    "gap",
+    "c2st",
+    "coverage",
+    "draws_per_s",
+    "calibration_s",
+    "peak_mb",
+)
+
+
+def machine():
+    """Describe what the figures were measured on."""
+    versions = {}
+    for name in ("skbi", "sbi", "torch", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {"versions": versions, "cores": os.cpu_count(), "machine": platform.platform()}
+
+
+def summarise(rows):
+    """Return the median over seeds of every column, by task, pairs and method."""
+    keys = sorted({(r["task"], r["pairs"], r["method"]) for r in rows})
+    for key in keys:
+        same = [r for r in rows if (r["task"], r["pairs"], r["method"]) == key]
+        values = {c: [r[c] for r in same if r[c] is not None] for c in COLUMNS}
+        yield *key, {c: float(np.median(v)) if v else None for c, v in values.items()}
+
+
+def show(rows):
+    """Print the table."""
+    print(f"{'task':24}{'pairs':>7}  {'method':13}" + "".join(f"{c:>14}" for c in COLUMNS))
+    for task, pairs, method, medians in summarise(rows):
+        cells = ("" if v is None else f"{v:.4g}" for v in medians.values())
+        print(f"{task:24}{pairs:7}  {method:13}" + "".join(f"{c:>14}" for c in cells))
+
+
+def draw(rows, path):
+    """Draw accuracy against the time of the fit, a panel for each task."""
+    from matplotlib.figure import Figure
+
+    summary = list(summarise(rows))
+    tasks = list(dict.fromkeys(task for task, *_ in summary))
+    figure = Figure(figsize=(4 * len(tasks), 3.5), layout="constrained")
+    for ax, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        mine = [row for row in summary if row[0] == task]
+        column = "c2st" if mine[0][3]["c2st"] is not None else "gap"
+        for method in dict.fromkeys(row[2] for row in mine):
+            found = [row[3] for row in mine if row[2] == method]
+            ax.plot([m["fit_s"] for m in found], [m[column] for m in found], "o-", label=method)
+        ax.set(xscale="log", xlabel="fit, seconds", title=task)
+        ax.set_ylabel("C2ST" if column == "c2st" else "below the exact score, nats")
+    ax.legend()
+    figure.savefig(path)
+
+
+def main():
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("tasks", nargs="*", default=list(TASKS), help=f"of {list(TASKS)}")
+    parser.add_argument("--methods", nargs="+", default=["skbi", "sbi NSF"], choices=METHODS)
+    parser.add_argument("--pairs", nargs="+", type=int, default=[10_000])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("."))
+    options = parser.parse_args()
+    rows, spawn = [], multiprocessing.get_context("spawn")
+    for seed in range(options.seeds):
+        for task in options.tasks:
+            for n_pairs in options.pairs:
+                for method in options.methods:
+                    with ProcessPoolExecutor(1, spawn) as alone:
+                        run = alone.submit(measure, task, method, n_pairs, seed, options.threads)
+                    rows.append(run.result())
+                    result = {"where": machine(), "threads": options.threads, "rows": rows}
+                    (options.out / "benchmarks.json").write_text(json.dumps(result, indent=1))
+                    show(rows[-1:])
+    print()
+    show(rows)
+    draw(rows, options.out / "benchmarks.png")
+
+
+if __name__ == "__main__":
+    main()

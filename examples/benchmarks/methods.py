@@ -1,0 +1,114 @@
+"""The methods, behind one face: fit pairs, then draw and score."""
+
+import tempfile
+
+import numpy as np
+
+from skbi import NPEEstimator
+
+
+class Skbi:
+    """skbi's NPE with its defaults, but for the options given."""
+
+    def __init__(self, seed, **options):
+        self.options = {"random_state": seed, **options}
+
+    def fit(self, prior, theta, X):
+        """Learn from pairs."""
+        self.npe = NPEEstimator(prior=prior, **self.options).fit(theta, X)
+        return self
+
+    def sample_posterior(self, X_obs, n_samples, *, random_state=0):
+        """Draw (n_obs, n_samples, p)."""
+        return self.npe.sample_posterior(X_obs, n_samples, random_state=random_state)
+
+    def log_prob(self, theta, X):
+        """Log density of pairs (n,)."""
+        return self.npe.log_prob(theta, X)
+
+
+class Sbi:
+    """sbi's NPE with its defaults; sets go through its permutation-invariant embedding.
+
+    Its densities are scored as they are learnt: outside a bounded prior, where its `sample` rejects
+    draws, a part of them is lost.
+    """
+
+    def __init__(self, seed, flow="nsf"):
+        self.seed, self.flow = seed, flow
+
+    def fit(self, prior, theta, X):
+        """Learn from pairs."""
+        import torch
+        from sbi.inference import NPE
+        from sbi.neural_nets import posterior_nn
+        from torch.utils.tensorboard import SummaryWriter
+
+        torch.manual_seed(self.seed)
+        build = posterior_nn(self.flow, embedding_net=_embedding(X))
+        writer = SummaryWriter(tempfile.mkdtemp())  # by default into the working folder
+        trainer = NPE(_torch_prior(prior), build, summary_writer=writer, show_progress_bars=False)
+        trainer.append_simulations(_tensor(theta), _tensor(X))
+        self.estimator = trainer.train()
+        self.posterior = trainer.build_posterior(self.estimator)
+        return self
+
+    def sample_posterior(self, X_obs, n_samples, *, random_state=0):
+        """Draw (n_obs, n_samples, p)."""
+        import torch
+
+        torch.manual_seed(random_state)
+        draws = self.posterior.sample_batched(
+            (n_samples,), _tensor(X_obs), show_progress_bars=False
+        )
+        return draws.numpy().swapaxes(0, 1).astype(np.float64)
+
+    def log_prob(self, theta, X):
+        """Log density of pairs (n,)."""
+        import torch
+
+        with torch.no_grad():
+            return self.estimator.log_prob(_tensor(theta)[None], _tensor(X))[0].double().numpy()
+
+
+METHODS = {
+    "skbi": Skbi,
+    "skbi RealNVP": lambda seed: Skbi(seed, flow="realnvp"),
+    "sbi NSF": Sbi,
+    "sbi MAF": lambda seed: Sbi(seed, "maf"),
+}
+
+
+def _tensor(array):
+    import torch
+
+    return torch.as_tensor(np.asarray(array), dtype=torch.float32)
+
+
+def _embedding(X):
+    import torch
+    from sbi.neural_nets.embedding_nets import FCEmbedding, PermutationInvariantEmbedding
+
+    if X.ndim == 2:
+        return torch.nn.Identity()
+    return PermutationInvariantEmbedding(FCEmbedding(X.shape[2]), trial_net_output_dim=20)
+
+
+def _torch_prior(prior):
+    """Say the same prior in torch's distributions."""
+    import torch
+    from sbi.utils import MultipleIndependent
+    from torch import distributions as d
+
+    def one(marginal):
+        args, kwds = marginal.args, marginal.kwds
+        kind = {
+            "uniform": lambda: d.Uniform(args[0], args[0] + args[1]),
+            "norm": lambda: d.Normal(0.0, 1.0),
+            "gamma": lambda: d.Gamma(args[0], 1.0),
+            "lognorm": lambda: d.LogNormal(np.log(kwds["scale"]), args[0]),
+            "halfnorm": lambda: d.HalfNormal(kwds["scale"]),
+        }[marginal.dist.name]()
+        return kind.expand(torch.Size([1]))
+
+    return MultipleIndependent([one(m) for m in prior.marginals.values()], validate_args=False)

@@ -1,0 +1,140 @@
+"""The tasks: a prior, a simulator, and what the posterior should be.
+
+Three are of the SBI benchmark (Lueckmann et al., Benchmarking simulation-based inference, 2021,
+https://arxiv.org/abs/2101.04653), with its reference draws for five observations.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from skbi import DoubleMoonSimulator, JointPrior
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass
+class Task:
+    """``log_posterior(theta, X)`` is exact, None where unknown; references are (X_obs, draws)."""
+
+    prior: JointPrior
+    simulate: Callable
+    log_posterior: Callable | None = None
+    references: tuple = ()
+    held_out: tuple = ()  # theta, X and the exact log posterior, where only those are known
+
+    def pairs(self, n, seed):
+        """Draw n pairs."""
+        rng = np.random.default_rng([seed, n])
+        theta = self.prior.sample(n, random_state=rng)
+        return theta, self.simulate(theta, rng)
+
+    def test(self, n=2000):
+        """Return held-out pairs and the exact log posterior of each, or None."""
+        if self.held_out:
+            return self.held_out
+        theta, X = self.pairs(n, 10**6)
+        return theta, X, self.log_posterior(theta, X) if self.log_posterior else None
+
+
+def uniform(low, high, p):
+    """P independent uniform parameters."""
+    return JointPrior({f"theta_{j}": stats.uniform(low, high - low) for j in range(p)})
+
+
+def references(name):
+    """Return observations and reference draws of the SBI benchmark."""
+    file = np.load(FOLDER / f"sbibm_{name}.npz")
+    return tuple(zip(file["observation"], file["samples"], strict=True))
+
+
+def two_moons():
+    """Move a crescent by theta: the posterior has two of them."""
+
+    def simulate(theta, rng):
+        angle = rng.uniform(-np.pi / 2, np.pi / 2, len(theta))
+        radius = rng.normal(0.1, 0.01, len(theta))
+        crescent = radius * np.array([np.cos(angle), np.sin(angle)]) + [[0.25], [0]]
+        shift = np.array([-np.abs(theta.sum(axis=1)), theta[:, 1] - theta[:, 0]]) / np.sqrt(2)
+        return (crescent + shift).T
+
+    return Task(uniform(-1, 1, 2), simulate, references=references("two_moons"))
+
+
+def gaussian_mixture():
+    """Find the common mean of a wide and a narrow Gaussian."""
+    prior, scales = uniform(-10, 10, 2), (1.0, 0.1)
+
+    def simulate(theta, rng):
+        return theta + rng.choice(scales, (len(theta), 1)) * rng.normal(size=theta.shape)
+
+    def log_posterior(theta, X):
+        joint, evidence = 0.0, 0.0
+        for scale in scales:
+            joint += stats.norm.pdf(X, theta, scale).prod(axis=1)
+            inside = stats.norm.cdf(10, X, scale) - stats.norm.cdf(-10, X, scale)
+            evidence += inside.prod(axis=1)
+        return np.log(joint / evidence)
+
+    return Task(prior, simulate, log_posterior, references("gaussian_mixture"))
+
+
+def gaussian_linear_uniform():
+    """Ten means under a uniform prior, which cuts their posteriors off."""
+    scale = np.sqrt(0.1)
+
+    def simulate(theta, rng):
+        return theta + scale * rng.normal(size=theta.shape)
+
+    def log_posterior(theta, X):
+        inside = stats.norm.cdf(1, X, scale) - stats.norm.cdf(-1, X, scale)
+        return (stats.norm.logpdf(theta, X, scale) - np.log(inside)).sum(axis=1)
+
+    return Task(uniform(-1, 1, 10), simulate, log_posterior, references("gaussian_linear_uniform"))
+
+
+def double_moon():
+    """Read sets of 200 points of the running problem; exact by quadrature for 100 of them."""
+    file = np.load(FOLDER / "double_moon_set_exact.npz")
+    simulator = DoubleMoonSimulator(n_points=200)
+
+    def simulate(theta, rng):
+        return simulator.set_params(random_state=int(rng.integers(2**31))).transform(theta)
+
+    held_out = file["theta"], file["X"], file["log_posterior"]
+    return Task(DoubleMoonSimulator.prior(), simulate, held_out=held_out)
+
+
+def means_and_precisions(n_points=50):
+    """Read sets of points: five means of unit Gaussians, five precisions of centred ones."""
+    means = {f"mean_{j}": stats.norm() for j in range(5)}
+    prior = JointPrior(means | {f"precision_{j}": stats.gamma(2) for j in range(5)})
+
+    def simulate(theta, rng):
+        noise = rng.normal(size=(len(theta), n_points, 10))
+        mean, precision = theta[:, None, :5], theta[:, None, 5:]
+        return np.concatenate([mean + noise[..., :5], noise[..., 5:] / np.sqrt(precision)], axis=2)
+
+    def log_posterior(theta, X):
+        mean = X[..., :5].sum(axis=1) / (n_points + 1)
+        of_means = stats.norm.logpdf(theta[:, :5], mean, (n_points + 1) ** -0.5)
+        rate = 1 + (X[..., 5:] ** 2).sum(axis=1) / 2
+        of_precisions = stats.gamma.logpdf(theta[:, 5:], 2 + n_points / 2, scale=1 / rate)
+        return (of_means + of_precisions).sum(axis=1)
+
+    return Task(prior, simulate, log_posterior)
+
+
+TASKS = {
+    task.__name__: task
+    for task in (
+        two_moons,
+        gaussian_mixture,
+        gaussian_linear_uniform,
+        means_and_precisions,
+        double_moon,
+    )
+}
