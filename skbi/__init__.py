@@ -17,11 +17,13 @@ from skbi.npe import NPEEstimator
 from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
 from skbi.priors import JointPrior, Prior
 from skbi.rounds import sequential
-from skbi.simulators import DoubleMoonSimulator, simulate
+from skbi.simulation import simulate
+from skbi.simulators import DoubleMoonSimulator, FunctionSimulator
 
 __all__ = [
     "CoverageDisplay",
     "DoubleMoonSimulator",
+    "FunctionSimulator",
     "JointPrior",
     "LossCurveDisplay",
     "NLEEstimator",

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from skbi.base import BaseDensityEstimator, check_names, trusted
 from skbi.priors import RandomState, as_generator
-from skbi.simulators import simulate_at
+from skbi.simulation import simulate_at
 from skbi.training import one_thread
 
 __all__ = [

@@ -115,6 +115,29 @@ class JointPrior:
         inside = ", ".join(f"{name}: {_describe(m)}" for name, m in self.marginals.items())
         return f"JointPrior({inside})"
 
+    def without(self, *names: str) -> JointPrior:
+        """Return the prior of the other parameters.
+
+        Parameters
+        ----------
+        names : str
+            Parameters to leave out, such as the ``nuisance`` of `simulate`.
+
+        Returns
+        -------
+        JointPrior
+
+        Examples
+        --------
+        >>> from scipy import stats
+        >>> JointPrior({"mu": stats.norm(), "noise": stats.expon()}).without("noise")
+        JointPrior(mu: norm())
+        """
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise ValueError(f"This prior has parameters {self.names}; got {unknown}.")
+        return JointPrior({k: m for k, m in self.marginals.items() if k not in names})
+
     def sample(self, n: int, random_state: RandomState = None) -> NDArray[np.float64]:
         """Draw from the prior.
 

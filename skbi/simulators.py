@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.utils.validation import validate_data
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbi.priors import JointPrior, Prior, RandomState, as_generator
+from skbi.priors import JointPrior, RandomState, as_generator
 
-__all__ = ["DoubleMoonSimulator", "simulate"]
-
-_BLOCK = 1000
+__all__ = ["DoubleMoonSimulator", "FunctionSimulator", "as_numbers", "as_observations"]
 
 
 class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
@@ -144,76 +143,215 @@ class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
         return tags
 
 
-def simulate(
-    prior: Prior,
-    simulator: Any,
-    n_samples: int,
-    *,
-    n_jobs: int | None = None,
-    random_state: RandomState = None,
-) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Draw training pairs: theta from the prior, X from the simulator at each theta.
+class FunctionSimulator(TransformerMixin, BaseEstimator):
+    """A function of theta as a simulator.
 
     Parameters
     ----------
-    prior : JointPrior or an object with its methods
-    simulator : object with ``transform(theta)``
-        A scikit-learn transformer. If it has a ``random_state`` parameter, every block of 1,000
-        rows is simulated by a clone with a seed of its own, drawn before the work is split.
-    n_samples : int
-        Number of pairs.
-    n_jobs : int or None, default=None
-        Parallel jobs, through joblib. The result does not depend on it.
+    func : callable
+        ``func(row)`` of one row of theta (p,), or ``func(block)`` of many (n, p) if ``vectorized``.
+        If it has an argument ``rng``, it gets a `numpy.random.Generator` as that: its only source
+        of randomness, if results are to repeat.
+    vectorized : bool, default=False
+        Whether ``func`` simulates all rows of an array at once.
+    kwargs : dict or None, default=None
+        Further keyword arguments of ``func``.
     random_state : int, Generator, RandomState or None, default=None
-        The only source of randomness.
+        An integer gives the same data at every call.
 
-    Returns
-    -------
-    theta : ndarray, shape (n_samples, p)
-    X : ndarray, shape (n_samples, ...), or an object array of n_samples sets
+    Attributes
+    ----------
+    feature_names_out_ : ndarray of str
+        Names of an observation's columns, once `fit` has tried the function on one row.
+
+    Notes
+    -----
+    One row gives a number, a vector (d,), a set (S, d) of any size, a pandas Series (a vector), a
+    DataFrame (a set, one row a point), or a dict of numbers and arrays, which are joined to one
+    vector. Results are float64, or float32 if the function returns that.
 
     Examples
     --------
-    >>> prior = DoubleMoonSimulator.prior()
-    >>> theta, X = simulate(prior, DoubleMoonSimulator(n_points=20), 5, random_state=0)
-    >>> theta.shape, X.shape
-    ((5, 3), (5, 20, 2))
+    >>> def walk(theta, rng, n_steps):
+    ...     return theta[0] + theta[1] * rng.normal(size=n_steps).cumsum()
+    >>> simulator = FunctionSimulator(walk, kwargs={"n_steps": 10}, random_state=0)
+    >>> simulator.transform([[0.0, 1.0], [5.0, 0.1]]).shape
+    (2, 10)
+
+    A program on the command line, which gets theta and a seed and prints numbers:
+
+    >>> import subprocess, sys
+    >>> program = "import random, sys; _, low, high, seed = sys.argv; random.seed(seed);" + (
+    ...     "print(*(random.uniform(float(low), float(high)) for _ in range(3)))")
+    >>> def command_line(theta, rng):
+    ...     words = [sys.executable, "-c", program, *map(str, theta), str(rng.integers(2**31))]
+    ...     done = subprocess.run(words, capture_output=True, text=True, check=True)
+    ...     return [float(word) for word in done.stdout.split()]
+    >>> X = FunctionSimulator(command_line, random_state=0).transform([[0, 1], [8, 9]])
+    >>> X.astype(int) // 8
+    array([[0, 0, 0],
+           [1, 1, 1]])
     """
-    if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-        raise ValueError(f"n_samples must be a positive integer; got {n_samples!r}.")
-    rng = as_generator(random_state)
-    theta = prior.sample(n_samples, random_state=rng)
-    return theta, simulate_at(theta, simulator, n_jobs=n_jobs, rng=rng)
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        *,
+        vectorized: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
+        random_state: RandomState = None,
+    ) -> None:
+        self.func = func
+        self.vectorized = vectorized
+        self.kwargs = kwargs
+        self.random_state = random_state
+
+    def fit(self, theta: ArrayLike, y: None = None) -> Self:
+        """Try the function on the first row of theta, to learn the names of what it returns.
+
+        `transform` and `simulate` do without.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n, p)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+        """
+        theta = validate_data(self, theta, dtype=np.float64)
+        rng = self._generators(1)[0]
+        output = self._call(theta[:1] if self.vectorized else theta[0], rng)
+        self.feature_names_out_ = np.array(self._names(output), dtype=object)
+        return self
+
+    def transform(self, theta: ArrayLike) -> NDArray[Any]:
+        """Simulate one observation for each row of theta.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n, p)
+
+        Returns
+        -------
+        ndarray, shape (n, d) or (n, S, d), or an object array of n arrays (S_i, d)
+        """
+        theta = validate_data(self, theta, dtype=np.float64, reset=False)
+        if self.vectorized:
+            X = as_observations(self._call(theta, self._generators(1)[0]))
+            return _check_length(X, len(theta))
+        generators = self._generators(len(theta))
+        return as_observations([self.one(*pair) for pair in zip(theta, generators, strict=True)])
+
+    def one(self, theta: NDArray[np.float64], rng: np.random.Generator | None) -> NDArray[Any]:
+        """Simulate a single observation.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (p,)
+        rng : Generator or None
+            None if the function takes none, see `takes_rng`.
+
+        Returns
+        -------
+        ndarray, shape (d,) or (S, d)
+        """
+        return as_numbers(self._call(theta, rng))
+
+    @property
+    def takes_rng(self) -> bool:
+        """Whether the function has an argument ``rng``."""
+        try:
+            return "rng" in inspect.signature(self.func).parameters
+        except ValueError:  # written in C, without a signature
+            return False
+
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[Any]:
+        """Return the names of an observation's columns.
+
+        Parameters
+        ----------
+        input_features : sequence of str or None, default=None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of str, shape (d,)
+            The keys of a dict or Series (with a number, if an entry is an array), or x0, x1 ...
+        """
+        check_is_fitted(self, "feature_names_out_")
+        return self.feature_names_out_
+
+    def _call(self, theta: NDArray[np.float64], rng: np.random.Generator | None) -> Any:
+        kwargs = dict(self.kwargs or {})
+        return self.func(theta, **kwargs) if rng is None else self.func(theta, rng=rng, **kwargs)
+
+    def _generators(self, n: int) -> list[np.random.Generator | None]:
+        if not self.takes_rng:
+            return [None] * n
+        return list(as_generator(_own_stream(self.random_state)).spawn(n))
+
+    def _names(self, output: Any) -> list[str]:
+        if isinstance(output, Mapping):
+            first = {k: np.asarray(v)[0] for k, v in output.items()} if self.vectorized else output
+            return [name for item in first.items() for name in _numbered(*item)]
+        if hasattr(output, "columns"):  # a DataFrame
+            return [str(name) for name in output.columns]
+        if hasattr(output, "index") and not isinstance(output, list | tuple):  # a Series
+            return [str(name) for name in output.index]
+        X = as_observations(output if self.vectorized else [output])
+        return [f"x{j}" for j in range(X[0].shape[-1])]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.non_deterministic = True
+        return tags
 
 
-def simulate_at(
-    theta: NDArray[np.float64], simulator: Any, *, n_jobs: int | None, rng: np.random.Generator
-) -> NDArray[Any]:
-    """Simulate at given theta (n, p), (n, ...)."""
-    if not hasattr(simulator, "transform"):
-        raise TypeError(
-            "simulator must be a transformer with a transform(theta) method; got "
-            f"{type(simulator).__name__}. For a function of theta (n, p), use "
-            "sklearn.preprocessing.FunctionTransformer."
+def as_numbers(output: Any) -> NDArray[Any]:
+    """Return what a simulation gave as an array (d,) or (S, d) of float64 or float32."""
+    if isinstance(output, Mapping):
+        output = np.concatenate([np.ravel(value) for value in output.values()])
+    x = np.asarray(output)
+    if x.dtype.kind not in "buif":
+        raise TypeError(f"A simulation must return numbers; got dtype {x.dtype}: {output!r:.80}.")
+    x = x if x.dtype == np.float32 else x.astype(np.float64, copy=False)
+    return x if x.ndim else x[None]
+
+
+def as_observations(outputs: Any) -> NDArray[Any]:
+    """Stack n observations: an array (n, ...), or an object array if they differ in shape."""
+    if isinstance(outputs, Mapping):
+        outputs = np.column_stack(list(outputs.values()))
+    apart = isinstance(outputs, list | tuple) or np.asarray(outputs).dtype.kind == "O"
+    if not apart:
+        X = as_numbers(outputs)
+        return X if X.ndim > 1 else X[:, None]
+    rows = [as_numbers(x) for x in outputs]
+    if len({x.shape for x in rows}) == 1:
+        return np.stack(rows)
+    sets = np.empty(len(rows), dtype=object)
+    sets[:] = rows
+    return sets
+
+
+def _numbered(name: str, value: Any) -> list[str]:
+    return [name] if np.ndim(value) == 0 else [f"{name}{j}" for j in range(np.size(value))]
+
+
+def _check_length(X: NDArray[Any], n: int) -> NDArray[Any]:
+    if len(X) != n:
+        raise ValueError(
+            f"A vectorized function must return as many observations as theta has rows, {n}; got "
+            f"{len(X)}. If it simulates one row at a time, set vectorized=False."
         )
-    blocks = np.split(theta, range(_BLOCK, len(theta), _BLOCK))
-    seeds = rng.integers(2**31, size=len(blocks))
-    X = Parallel(n_jobs=n_jobs)(
-        delayed(_simulate_block)(simulator, block, int(seed))
-        for block, seed in zip(blocks, seeds, strict=True)
-    )
-    return np.concatenate(X)
-
-
-def _simulate_block(simulator: Any, theta: NDArray[np.float64], seed: int) -> NDArray[Any]:
-    if hasattr(simulator, "get_params") and "random_state" in simulator.get_params():
-        simulator = clone(simulator).set_params(random_state=seed)
-    X = simulator.transform(theta)
-    if isinstance(X, list | tuple) and len({np.shape(x) for x in X}) > 1:  # ragged sets
-        sets = np.empty(len(X), dtype=object)
-        sets[:] = X
-        return sets
-    return np.asarray(X)
+    return X
 
 
 def _own_stream(random_state: RandomState) -> RandomState:

@@ -13,6 +13,9 @@ INSIDE = {
     "_data": set(),
     "priors": set(),
     "simulators": {"priors"},
+    "_tasks": {"simulators"},
+    "_store": {"_tasks"},
+    "simulation": {"priors", "simulators", "_tasks", "_store"},
     "networks": set(),
     "flows": {"networks"},
     "training": set(),
@@ -21,13 +24,16 @@ INSIDE = {
     "rounds": {"_data", "priors", "simulators", "base", "npe"},
     "samplers": {"priors"},
     "nle": {"_data", "priors", "networks", "flows", "training", "base", "samplers"},
-    "calibration": {"priors", "simulators", "training", "base"},
+    "calibration": {"priors", "simulation", "training", "base"},
     "plotting": {"calibration", "priors"},
 }
 OUTSIDE = {
     "_data": {"numpy", "torch", "sklearn"},
     "priors": {"numpy", "scipy"},
-    "simulators": {"numpy", "scipy", "sklearn", "joblib"},
+    "simulators": {"numpy", "scipy", "sklearn"},
+    "_tasks": {"numpy"},
+    "_store": {"numpy", "joblib"},
+    "simulation": {"numpy", "scipy", "joblib", "tqdm"},
     "networks": {"torch"},
     "flows": {"numpy", "torch"},
     "training": {"numpy", "torch", "sklearn", "tqdm"},
@@ -36,9 +42,10 @@ OUTSIDE = {
     "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},
 }
 STANDARD = {
-    "__future__", "abc", "collections", "concurrent", "contextlib", "dataclasses", "functools",
-    "importlib", "inspect", "itertools", "math", "numbers", "os", "queue", "threading", "typing",
-    "warnings",
+    "__future__", "abc", "collections", "concurrent", "contextlib", "copy", "dataclasses",
+    "faulthandler", "functools", "hashlib", "importlib", "inspect", "itertools", "json", "math",
+    "multiprocessing", "numbers", "os", "pathlib", "queue", "shutil", "signal", "threading", "time",
+    "traceback", "types", "typing", "warnings", "zipfile",
 }  # fmt: skip
 
 
