@@ -14,11 +14,12 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from skbi.simulators import FunctionSimulator, as_observations
 
-__all__ = ["BLOCK", "Failure", "Kind", "Outcome", "Task", "by_row", "failed", "run"]
+__all__ = ["BLOCK", "Failure", "Kind", "Outcome", "Task", "by_row", "run"]
 
 BLOCK = 1000  # rows that share a seed; a simulator of arrays gets them together
 
@@ -59,7 +60,8 @@ class Task(NamedTuple):
     """A run of simulations for one worker, from row ``start`` of ``n_samples``.
 
     ``seeds`` are those of the blocks that hold its rows; ``kind`` is what results must look like,
-    None to take the first for a pattern.
+    None to take the first for a pattern. ``guarded`` simulates in a child process, so that one that
+    dies is missed alone.
     """
 
     simulator: Any
@@ -70,6 +72,7 @@ class Task(NamedTuple):
     kind: Kind | None
     missing: str
     timeout: float | None
+    guarded: bool
 
     @property
     def stop(self) -> int:
@@ -80,9 +83,12 @@ class Task(NamedTuple):
         """Return the seed of the block that holds a row."""
         return self.seeds[row // BLOCK - self.start // BLOCK]
 
-    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Return theta of these rows, (stop - start, p)."""
-        return self.theta[start - self.start : stop - self.start]
+    def part(self, start: int, stop: int) -> Task:
+        """Return the task of some of the rows."""
+        theta = self.theta[start - self.start : stop - self.start]
+        first = start // BLOCK - self.start // BLOCK
+        seeds = self.seeds[first : first + -(-stop // BLOCK) - start // BLOCK]
+        return self._replace(start=start, theta=theta, seeds=seeds)
 
 
 @dataclass
@@ -111,7 +117,8 @@ def by_row(simulator: Any) -> bool:
 def run(task: Task) -> Outcome:
     """Simulate all rows of a task."""
     began = time.perf_counter()
-    found = list(_each_row(task) if by_row(task.simulator) else _each_block(task))
+    guarded = task.guarded and hasattr(os, "fork")
+    found = list(_guarded(task) if guarded else _simulations(task))
     failures = [part for part in found if isinstance(part, Failure)]
     parts = [part for part in found if not isinstance(part, Failure)]
     rows = np.array([row for some, _ in parts for row in some], dtype=np.int64)
@@ -125,60 +132,56 @@ def run(task: Task) -> Outcome:
     return Outcome(task.start, task.stop, rows, X, sizes, kind, _brief(failures), seconds)
 
 
-def failed(task: Task, kind: str, message: str) -> Outcome:
-    """Return the outcome of a task whose rows all failed."""
-    failures = [Failure(row, kind, message) for row in range(task.start, task.stop)]
-    none = np.empty(0, dtype=np.int64)
-    return Outcome(task.start, task.stop, none, np.empty(0), None, task.kind, failures)
+Part = Failure | tuple[range, NDArray[Any]]
 
 
-def _each_row(task: Task) -> Iterator[Failure | tuple[Sequence[int], NDArray[Any]]]:
-    rows, results, takes_rng = [], [], task.simulator.takes_rng
-    for row, theta in enumerate(task.theta, task.start):
-        rng = np.random.default_rng(_child(task.seed(row), row)) if takes_rng else None
-        result = _attempt(row, task.timeout, task.simulator.one, theta, rng)
-        if isinstance(result, Failure):
-            yield result
-        else:
-            rows.append(row)
-            results.append(result)
-    if rows:
-        yield rows, as_observations(results)
+def _simulations(task: Task) -> Iterator[Part]:
+    """Simulate in order; yield observations with their rows, and failures."""
+    if by_row(task.simulator):
+        simulate = partial(_row, task, task.simulator.takes_rng)
+        return map(simulate, range(task.start, task.stop), task.theta)
+    return chain.from_iterable(_block(task.part(*edges)) for edges in _blocks(task))
 
 
-def _each_block(task: Task) -> Iterator[Failure | tuple[Sequence[int], NDArray[Any]]]:
-    start = task.start
-    while start < task.stop:
-        stop = min(task.stop, start - start % BLOCK + BLOCK)
-        yield from _block(task, start, stop)
-        start = stop
+def _row(task: Task, takes_rng: bool, row: int, theta: NDArray[np.float64]) -> Part:
+    rng = np.random.default_rng(_child(task.seed(row), row)) if takes_rng else None
+    result = _attempt(row, task.timeout, task.simulator.one, theta, rng)
+    return result if isinstance(result, Failure) else (range(row, row + 1), result[None])
 
 
-def _block(
-    task: Task, start: int, stop: int
-) -> Iterator[Failure | tuple[Sequence[int], NDArray[Any]]]:
-    """Simulate a block; one that fails in halves, down to the row that is to blame."""
-    timeout = None if task.timeout is None else task.timeout * (stop - start)
-    result = _attempt(start, timeout, _transform, task, start, stop)
+def _blocks(task: Task) -> Iterator[tuple[int, int]]:
+    edges = [*range(task.start, task.stop, BLOCK), task.stop]
+    edges[1:-1] = (edge - edge % BLOCK for edge in edges[1:-1])
+    return pairwise(edges)
+
+
+def _block(task: Task) -> Iterator[Part]:
+    """Simulate rows together; if that fails in halves, down to the row that is to blame."""
+    timeout = None if task.timeout is None else task.timeout * len(task.theta)
+    result = _attempt(task.start, timeout, _transform, task)
     if not isinstance(result, Failure):
-        yield range(start, stop), result
-    elif stop - start == 1:
+        yield range(task.start, task.stop), result
+    elif len(task.theta) == 1:
         yield result
     else:
-        middle = (start + stop) // 2
-        yield from _block(task, start, middle)
-        yield from _block(task, middle, stop)
+        for half in _halves(task):
+            yield from _block(half)
 
 
-def _transform(task: Task, start: int, stop: int) -> NDArray[Any]:
-    simulator, seed = task.simulator, task.seed(start)
+def _halves(task: Task) -> tuple[Task, Task]:
+    middle = (task.start + task.stop) // 2
+    return task.part(task.start, middle), task.part(middle, task.stop)
+
+
+def _transform(task: Task) -> NDArray[Any]:
+    simulator, seed = task.simulator, task.seed(task.start)
     if hasattr(simulator, "get_params") and "random_state" in simulator.get_params(deep=False):
-        if start % BLOCK or stop != min(start + BLOCK, task.n_samples):  # a part of a block
-            seed = int(_child(seed, start, stop).generate_state(1)[0])
+        if task.start % BLOCK or task.stop != min(task.start + BLOCK, task.n_samples):  # not whole
+            seed = int(_child(seed, task.start, task.stop).generate_state(1)[0])
         simulator = copy.copy(simulator).set_params(random_state=seed)
-    X = as_observations(simulator.transform(task.rows(start, stop)))
-    if len(X) != stop - start:
-        raise ValueError(f"transform gave {len(X)} observations of {stop - start} rows of theta.")
+    X = as_observations(simulator.transform(task.theta))
+    if len(X) != len(task.theta):
+        raise ValueError(f"transform gave {len(X)} observations of {len(task.theta)} rows.")
     return X
 
 
@@ -187,6 +190,49 @@ def _child(seed: int, *key: int) -> np.random.SeedSequence:
 
 
 # ---- failures
+
+
+def _guarded(task: Task) -> Iterator[Part]:
+    """Simulate in children; one that dies takes with it the simulation that it was at."""
+    start = task.start
+    while start < task.stop:
+        began = time.perf_counter()
+        for part in _from_child(task.part(start, task.stop)):
+            yield part
+            start = part.row + 1 if isinstance(part, Failure) else part[0].stop
+            began = time.perf_counter()
+        if start < task.stop:
+            rest = task.part(start, task.stop)
+            stop = start + 1 if by_row(task.simulator) else next(_blocks(rest))[1]
+            yield from _lost(task.part(start, stop), time.perf_counter() - began)
+            start = stop
+
+
+def _lost(task: Task, seconds: float) -> Iterator[Part]:
+    if len(task.theta) > 1:
+        for half in _halves(task):
+            yield from _guarded(half)
+    elif task.timeout is not None and seconds > task.timeout:
+        yield Failure(task.start, "timeout", f"did not stop after {task.timeout:g} s")
+    else:
+        yield Failure(task.start, "killed", "its process died: a crash, or no memory left")
+
+
+def _from_child(task: Task) -> Iterator[Part]:
+    """Simulate in a child of this process; yield what it gives until it ends or dies."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = os.fork()
+    if not child:
+        try:
+            for part in _simulations(task):
+                sender.send(part)
+        finally:
+            os._exit(0)
+    sender.close()
+    with receiver, suppress(EOFError):
+        while True:
+            yield receiver.recv()
+    os.waitpid(child, 0)
 
 
 def _attempt(row: int, timeout: float | None, call: Callable[..., Any], *args: Any) -> Any:

@@ -20,7 +20,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from skbi._store import Memory, Store, describe, seed_of
-from skbi._tasks import BLOCK, Failure, Outcome, Task, by_row, failed, run
+from skbi._tasks import BLOCK, Failure, Outcome, Task, by_row, run
 from skbi.priors import Prior, RandomState, as_generator
 from skbi.simulators import FunctionSimulator
 
@@ -279,6 +279,7 @@ class _Plan:
     timeout: float | None
     seconds: float = _SECONDS  # that a simulation takes
     n_bytes: float = 8.0  # of what it gives
+    guarded: bool = False
 
     def carry_out(self, results: Memory, on_error: str, verbose: int) -> None:
         """Simulate what is not yet done."""
@@ -300,32 +301,44 @@ class _Plan:
                     raise RuntimeError("None succeeded: " + self._explain(results.failures[0]))
 
     def _outcomes(self, results: Memory) -> Iterator[Outcome]:
-        """First, one by one, until it is seen what results look like; then all at once."""
-        while results.kind is None and (results.sizes < 0).any():
-            start = int((results.sizes < 0).argmax())
-            yield from self._alone(start, self._end(start, 1), results)
-        while (results.sizes < 0).any():
-            flying: dict[int, Task] = {}
-            calls = self._calls(results, flying, effective_n_jobs(self.n_jobs))
+        """Simulate in parallel until all is done, guarded from when a worker has died."""
+        while (pending := np.count_nonzero(results.sizes < 0)) > 0:
             try:
-                with _in_parallel(self.n_jobs, calls) as outcomes:
-                    for outcome in outcomes:
-                        del flying[outcome.start]
-                        self._learn(outcome)
-                        yield outcome
-            except BrokenExecutor:  # a worker died, and all others with it
-                for task in list(flying.values()):
-                    yield from self._alone(task.start, task.stop, results)
+                yield from self._in_parallel(results)
+            except BrokenExecutor:
+                if self.guarded and pending == np.count_nonzero(results.sizes < 0):
+                    raise
+                self.guarded = True
 
-    def _calls(self, results: Memory, flying: dict[int, Task], n_jobs: int) -> Iterator[Any]:
-        """Cut what is left into calls, sized by what was seen by the time that each is due."""
+    def _in_parallel(self, results: Memory) -> Iterator[Outcome]:
+        """Yield outcomes as they come; what is under way when the loop is left is cancelled."""
+        calls = self._calls(results, effective_n_jobs(self.n_jobs))
+        options = {"pre_dispatch": "2*n_jobs", "return_as": "generator_unordered"}
+        outcomes = Parallel(n_jobs=self.n_jobs, batch_size=1, **options)(calls)
+        try:
+            for outcome in outcomes:
+                self.seconds = max(1e-9, outcome.seconds / (outcome.stop - outcome.start))
+                self.n_bytes = max(8.0, outcome.X.nbytes / (outcome.stop - outcome.start))
+                yield outcome
+        finally:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "[0-9]+ tasks", UserWarning)
+                outcomes.close()
+
+    def _calls(self, results: Memory, n_jobs: int) -> Iterator[Any]:
+        """Cut what is left into calls, sized by what was seen by the time that each is due.
+
+        Until one has succeeded, which shows what results look like, they go one by one.
+        """
         pending = np.diff(results.sizes < 0, prepend=False, append=False)
-        left = int(np.count_nonzero(results.sizes < 0))
+        left, alone = int(np.count_nonzero(results.sizes < 0)), results.kind is None
         for start, stop in np.flatnonzero(pending).reshape(-1, 2).tolist():
             while start < stop:
-                end = min(stop, self._end(start, self._size(left, n_jobs)))
-                flying[start] = self._task(start, end, results)
-                yield delayed(run)(flying[start])
+                size = 1 if alone else self._size(left, n_jobs)
+                end = min(stop, self._end(start, size))
+                yield delayed(run)(self._task(start, end, results))
+                if alone:
+                    return
                 left, start = left - (end - start), end
 
     def _size(self, left: int, n_jobs: int) -> int:
@@ -345,28 +358,8 @@ class _Plan:
     def _task(self, start: int, stop: int, results: Memory) -> Task:
         theta, n = self.theta[start:stop], len(self.theta)
         seeds = tuple(self.seeds[start // BLOCK : -(-stop // BLOCK)].tolist())
-        options = results.kind, self.missing, self.timeout
+        options = results.kind, self.missing, self.timeout, self.guarded
         return Task(self.simulator, theta, start, n, seeds, *options)
-
-    def _alone(self, start: int, stop: int, results: Memory) -> Iterator[Outcome]:
-        """Simulate with nothing else under way, to find which simulation it is that kills."""
-        task = self._task(start, stop, results)
-        try:
-            outcome = Parallel(n_jobs=self.n_jobs)([delayed(run)(task)])[0]
-        except BrokenExecutor:
-            middle = (start + stop) // 2
-            if middle == start:
-                yield failed(task, "killed", "its worker died: a crash, or no memory left")
-            else:
-                yield from self._alone(start, middle, results)
-                yield from self._alone(middle, stop, results)
-        else:
-            self._learn(outcome)
-            yield outcome
-
-    def _learn(self, outcome: Outcome) -> None:
-        self.seconds = max(1e-9, outcome.seconds / (outcome.stop - outcome.start))
-        self.n_bytes = max(8.0, outcome.X.nbytes / (outcome.stop - outcome.start))
 
     def _explain(self, failure: Failure) -> str:
         return (
@@ -382,20 +375,6 @@ def _flushed(results: Memory) -> Iterator[None]:
         yield
     finally:
         results.flush()
-
-
-@contextmanager
-def _in_parallel(n_jobs: int | None, calls: Iterator[Any]) -> Iterator[Iterator[Outcome]]:
-    """Yield outcomes as they come; what is under way when an error ends the loop is cancelled."""
-    outcomes = Parallel(
-        n_jobs=n_jobs, batch_size=1, pre_dispatch="2*n_jobs", return_as="generator_unordered"
-    )(calls)
-    try:
-        yield outcomes
-    finally:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "[0-9]+ tasks", UserWarning)
-            outcomes.close()
 
 
 # ---- what is asked for
