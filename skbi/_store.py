@@ -99,7 +99,7 @@ class Memory:
         starts = np.zeros_like(self.sizes)
         starts[kept] = np.cumsum(sizes) - sizes
         size, *item = self.kind.shape if self.kind.shape[0] is None else (1, *self.kind.shape)
-        axes = [sizes.sum()] if not same else [len(kept)] if size else [len(kept), same]
+        axes = [int(sizes.sum())] if not same else [len(kept)] if size else [len(kept), same]
         X = create(shape=(*axes, *item), dtype=self.kind.dtype)
         flat = X.reshape(-1, *item)
         for failed in kept[self.sizes[kept] == 0]:

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Integral, Real
 from typing import Any
 
 import joblib
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from scipy import stats
 from tqdm.auto import tqdm
@@ -312,9 +314,8 @@ class _Plan:
 
     def _in_parallel(self, results: Memory) -> Iterator[Outcome]:
         """Yield outcomes as they come; what is under way when the loop is left is cancelled."""
-        calls = self._calls(results, effective_n_jobs(self.n_jobs))
-        options = {"pre_dispatch": "2*n_jobs", "return_as": "generator_unordered"}
-        outcomes = Parallel(n_jobs=self.n_jobs, batch_size=1, **options)(calls)
+        n_jobs = effective_n_jobs(self.n_jobs)
+        outcomes = _as_completed(self.n_jobs, self._calls(results, n_jobs), 4 * n_jobs)
         try:
             for outcome in outcomes:
                 self.seconds = max(1e-9, outcome.seconds / (outcome.stop - outcome.start))
@@ -375,6 +376,15 @@ def _flushed(results: Memory) -> Iterator[None]:
         yield
     finally:
         results.flush()
+
+
+def _as_completed(n_jobs: int | None, calls: Iterator[Any], n_calls: int) -> Iterator[Outcome]:
+    """Results as they come; of backends that cannot, ``n_calls`` at a time."""
+    if get_active_backend()[0].supports_return_generator:
+        options = {"pre_dispatch": "2*n_jobs", "return_as": "generator_unordered"}
+        return Parallel(n_jobs=n_jobs, batch_size=1, **options)(calls)
+    rounds = iter(lambda: list(islice(calls, n_calls)), [])
+    return (outcome for some in rounds for outcome in Parallel(n_jobs, batch_size=1)(some))
 
 
 # ---- what is asked for

@@ -1,14 +1,14 @@
-"""The double moon against its closed-form moments, and simulate against its contract."""
+"""The double moon against its closed-form moments; functions of theta as simulators."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import clone
-from sklearn.preprocessing import FunctionTransformer
 
-from skbi import DoubleMoonSimulator, JointPrior, simulate
+from skbi import DoubleMoonSimulator, FunctionSimulator, simulate
 
 PRIOR = DoubleMoonSimulator.prior()
 
@@ -101,27 +101,81 @@ def test_the_event_prior_picks_a_moon():
     assert X.shape == (50, 1, 2)
 
 
-@pytest.mark.parametrize("n_points", [10, (3, 9)])
-def test_simulate_does_not_depend_on_n_jobs(n_points):
-    simulator = DoubleMoonSimulator(n_points=n_points)
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
-    theta, X = simulate(PRIOR, simulator, 2500, random_state=0)
-    theta2, X2 = simulate(PRIOR, simulator, 2500, n_jobs=2, random_state=0)
-    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
-    np.testing.assert_array_equal(theta, theta2)
-    assert len(X) == len(X2) == 2500
-    assert all(np.array_equal(a, b) for a, b in zip(X, X2, strict=True))
-    assert not np.array_equal(X[0], X[1000])
+# ---- FunctionSimulator
 
 
-def test_simulate_takes_any_transformer():
-    prior = JointPrior({"a": stats.norm(), "b": stats.norm()})
-    theta, X = simulate(prior, FunctionTransformer(np.square), 10, random_state=0)
-    np.testing.assert_array_equal(X, theta**2)
+THETA = np.array([[0.0, 1.0], [5.0, 0.1], [2.0, 3.0]])
+TABLE = pd.DataFrame({"u": [1.0, 2.0], "v": [3.0, 4.0]})
+RETURNS = {
+    "number": (lambda t: t[0], (3, 1)),
+    "python number": (lambda t: 3, (3, 1)),
+    "vector": (lambda t: np.repeat(t, 2), (3, 4)),
+    "list": (lambda t: [1, 2, 3], (3, 3)),
+    "set": (lambda t: np.outer(np.arange(5), t), (3, 5, 2)),
+    "dict": (lambda t: {"a": t[0], "b": np.array([1.0, 2.0])}, (3, 3)),
+    "Series": (lambda t: pd.Series({"u": t[0], "v": 1.0}), (3, 2)),
+    "DataFrame row": (lambda t: TABLE.iloc[0], (3, 2)),
+    "DataFrame": (lambda t: TABLE, (3, 2, 2)),
+}
+NAMES = {"dict": ["a", "b0", "b1"], "Series": ["u", "v"], "DataFrame row": ["u", "v"],
+         "DataFrame": ["u", "v"], "number": ["x0"], "set": ["x0", "x1"]}  # fmt: skip
 
 
-def test_simulate_refuses_what_it_cannot_use():
-    with pytest.raises(ValueError, match="n_samples"):
-        simulate(PRIOR, DoubleMoonSimulator(), 0)
-    with pytest.raises(TypeError, match="FunctionTransformer"):
-        simulate(PRIOR, np.square, 10)
+@pytest.mark.parametrize("kind", RETURNS)
+def test_a_function_may_return_anything_that_holds_numbers(kind):
+    func, shape = RETURNS[kind]
+    simulator = FunctionSimulator(func)
+    X = simulator.transform(THETA)
+    assert (X.shape, X.dtype) == (shape, np.float64)
+    if kind in NAMES:
+        assert simulator.fit(THETA).get_feature_names_out().tolist() == NAMES[kind]
+
+
+def test_sets_of_several_sizes_are_an_object_array():
+    X = FunctionSimulator(lambda t: np.ones((int(t[0]) + 1, 2))).transform(THETA)
+    assert [x.shape for x in X] == [(1, 2), (6, 2), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda t: t[:, 0],
+        lambda t: {"a": t[:, 0], "b": t},
+        lambda t: pd.DataFrame(t),
+        lambda t: list(t),
+        lambda t: t[:, None],
+    ],
+)
+def test_vectorized_functions_see_all_rows(func):
+    X = FunctionSimulator(func, vectorized=True).transform(THETA)
+    np.testing.assert_array_equal(X.reshape(3, -1)[:, 0], THETA[:, 0])
+    with pytest.raises(ValueError, match="as theta has rows, 3; got 1"):
+        FunctionSimulator(lambda t: [0.0], vectorized=True).transform(THETA)
+
+
+def test_functions_get_an_rng_only_if_they_ask():
+    def noisy(theta, rng, scale=1.0):
+        return theta + scale * rng.normal(size=2)
+
+    simulator = FunctionSimulator(noisy, random_state=0)
+    X = simulator.transform(THETA)
+    np.testing.assert_array_equal(X, clone(simulator).transform(THETA))
+    np.testing.assert_array_equal(X[:2], simulator.transform(THETA[:2]))
+    quiet = FunctionSimulator(noisy, kwargs={"scale": 0.0})
+    np.testing.assert_array_equal(quiet.transform(THETA), THETA)
+    np.testing.assert_array_equal(FunctionSimulator(np.square).transform(THETA), THETA**2)
+
+
+def test_float32_stays():
+    assert FunctionSimulator(np.float32).transform(THETA).dtype == np.float32
+
+
+@pytest.mark.parametrize("output", ["text", None, [1 + 2j], object()])
+def test_what_holds_no_numbers_is_refused(output):
+    with pytest.raises(TypeError, match="must return numbers"):
+        FunctionSimulator(lambda t: output).transform(THETA)
+
+
+def test_pandas_output_has_the_names_of_a_dict():
+    simulator = FunctionSimulator(RETURNS["dict"][0]).set_output(transform="pandas")
+    assert simulator.fit_transform(THETA).columns.tolist() == ["a", "b0", "b1"]

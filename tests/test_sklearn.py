@@ -22,7 +22,14 @@ from sklearn.model_selection import (
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import validate_data
 
-from skbi import DoubleMoonSimulator, JointPrior, NLEEstimator, NPEEstimator, coverage_score
+from skbi import (
+    DoubleMoonSimulator,
+    FunctionSimulator,
+    JointPrior,
+    NLEEstimator,
+    NPEEstimator,
+    coverage_score,
+)
 
 QUICK = {"max_iter": 2, "n_transforms": 1, "hidden_layer_sizes": (8,), "random_state": 0}
 THETA_FIRST = "the data are the second argument of fit: theta stands first"
@@ -62,7 +69,13 @@ class AnyTheta(DoubleMoonSimulator):
         return expit(np.resize(theta.T, (3, len(theta))).T)
 
 
-@parametrize_with_checks([SwappedNPE(**QUICK), SwappedNLE(**QUICK), AnyTheta(n_points=2)])
+CHECKED = [
+    SwappedNPE(**QUICK), SwappedNLE(**QUICK), AnyTheta(n_points=2), FunctionSimulator(np.square),
+    FunctionSimulator(np.square, vectorized=True),
+]  # fmt: skip
+
+
+@parametrize_with_checks(CHECKED)
 def test_every_check_passes_with_the_arguments_swapped(estimator, check):
     check(estimator)
 

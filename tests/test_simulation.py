@@ -1,0 +1,265 @@
+"""simulate: the same pairs however the work is dealt out, and no run lost to a failure."""
+
+import multiprocessing
+
+import joblib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from simulators import (
+    LIMIT,
+    PRIOR,
+    assert_equal,
+    block,
+    fragile,
+    ragged_set,
+    same_set,
+    slow,
+    vector,
+)
+from sklearn.preprocessing import FunctionTransformer
+
+from skbi import DoubleMoonSimulator, FunctionSimulator, JointPrior, NPEEstimator, simulate
+
+MOON = DoubleMoonSimulator.prior()
+SIMULATORS = {
+    "vectors": vector,
+    "sets": same_set,
+    "ragged": ragged_set,
+    "block": FunctionSimulator(block, vectorized=True),
+}
+fails = pytest.mark.filterwarnings("ignore:Whether a simulation fails")
+
+
+@pytest.mark.parametrize("n_points", [10, (3, 9)])
+def test_simulate_does_not_depend_on_n_jobs(n_points):
+    simulator = DoubleMoonSimulator(n_points=n_points)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    theta, X = simulate(MOON, simulator, 2500, random_state=0)
+    theta2, X2 = simulate(MOON, simulator, 2500, n_jobs=2, random_state=0)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(theta, theta2)
+    assert len(X) == len(X2) == 2500
+    assert all(np.array_equal(a, b) for a, b in zip(X, X2, strict=True))
+    assert not np.array_equal(X[0], X[1000])
+
+
+def test_simulate_takes_any_transformer():
+    prior = JointPrior({"a": stats.norm(), "b": stats.norm()})
+    theta, X = simulate(prior, FunctionTransformer(np.square), 10, random_state=0)
+    np.testing.assert_array_equal(X, theta**2)
+
+
+@given(batch_size=st.integers(1, 2000), n=st.integers(1, 1500))
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_pairs_do_not_depend_on_the_batch_size(name, batch_size, n):
+    theta, X = simulate(PRIOR, SIMULATORS[name], n, random_state=0)
+    theta2, X2 = simulate(PRIOR, SIMULATORS[name], n, batch_size=batch_size, random_state=0)
+    np.testing.assert_array_equal(theta, theta2)
+    assert_equal(X, X2)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_pairs_do_not_depend_on_the_backend(name, backend):
+    alone = simulate(PRIOR, SIMULATORS[name], 2100, random_state=0)
+    with joblib.parallel_config(backend, n_jobs=2):
+        shared = simulate(PRIOR, SIMULATORS[name], 2100, random_state=0)
+    np.testing.assert_array_equal(alone[0], shared[0])
+    assert_equal(alone[1], shared[1])
+
+
+def test_every_simulation_has_a_stream_of_its_own():
+    _, X = simulate(PRIOR, lambda theta, rng: rng.random(3), 3000, random_state=0)
+    assert len(np.unique(X)) == X.size
+    assert abs(np.corrcoef(X[:-1, 0], X[1:, 0])[0, 1]) < 5 / np.sqrt(3000)
+    assert stats.kstest(X.ravel(), "uniform").pvalue > 1e-4
+    _, Y = simulate(PRIOR, lambda theta, rng: rng.random(3), 3000, random_state=1)
+    assert not np.isin(X, Y).any()
+
+
+def test_a_fitted_transformer_stays_fitted():
+    class Shift(FunctionTransformer):
+        def fit(self, X, y=None):
+            self.shift_ = 3.0
+            return self
+
+        def transform(self, X):
+            return X + self.shift_
+
+    theta, X = simulate(PRIOR, Shift().fit(None), 10, random_state=0)
+    np.testing.assert_array_equal(X, theta + 3)
+
+
+# ---- nuisance parameters
+
+
+@pytest.mark.parametrize("nuisance", [["a"], ["b"]])
+def test_nuisance_parameters_are_drawn_but_left_out(nuisance):
+    theta, X = simulate(PRIOR, vector, 50, random_state=0)
+    theta2, X2 = simulate(PRIOR, vector, 50, nuisance=nuisance, random_state=0)
+    np.testing.assert_array_equal(X, X2)
+    kept = [name not in nuisance for name in PRIOR.names]
+    np.testing.assert_array_equal(theta[:, kept], theta2)
+    npe = NPEEstimator(prior=PRIOR.without(*nuisance), max_iter=1, random_state=0).fit(theta2, X2)
+    assert npe.sample_posterior(X2[0], 5).shape == (5, 1)
+
+
+def test_marginalising_over_nuisance_gives_the_marginal_likelihood():
+    """X = mu + eta with eta ~ N(0, 1): x - mu has variance 1 without eta among theta."""
+    prior = JointPrior({"mu": stats.uniform(0, 9), "eta": stats.norm()})
+    theta, X = simulate(prior, np.sum, 4000, nuisance=["eta"], random_state=0)
+    assert stats.kstest((X - theta)[:, 0], "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("nuisance", ["a", ["c"], ["a", "b"]])
+def test_nuisance_must_be_a_list_of_some_parameters(nuisance):
+    with pytest.raises(ValueError, match="nuisance must be a list of some"):
+        simulate(PRIOR, vector, 5, nuisance=nuisance)
+
+
+# ---- failures
+
+
+@fails
+@pytest.mark.parametrize("failure", ["exception", "exit", "nan", "infinite", "shape", "killed"])
+def test_failures_are_dropped_and_reported(failure):
+    theta, X = simulate(PRIOR, vector, 120, random_state=0)
+    good = theta[:, 1] >= LIMIT
+    simulator = FunctionSimulator(fragile, kwargs={"failure": failure})
+    options = {"on_error": "drop", "return_report": True, "random_state": 0}
+    theta2, X2, report = simulate(PRIOR, simulator, 120, n_jobs=2, **options)
+    np.testing.assert_array_equal(theta[good], theta2)
+    np.testing.assert_array_equal(X[good], X2)
+    np.testing.assert_array_equal(report.rows, np.flatnonzero(~good))
+    np.testing.assert_array_equal(report.theta, theta[~good])
+    kind = "exception" if failure == "exit" else failure
+    assert set(report.kinds) == {kind}
+    assert report.share == np.mean(~good)
+    text = f"{kind}: {sum(~good)}, first at a = {theta[~good][0, 0]:.6g}"
+    assert text in str(report)
+
+
+@fails
+@pytest.mark.parametrize(("failure", "n_jobs"), [("timeout", 1), ("timeout", 2), ("hang", 2)])
+def test_time_limits(failure, n_jobs):
+    theta, X = simulate(PRIOR, vector, 30, random_state=1)
+    good = theta[:, 1] >= LIMIT
+    simulator = FunctionSimulator(fragile, kwargs={"failure": failure})
+    options = {"on_error": "drop", "return_report": True, "random_state": 1, "timeout": 0.2}
+    _, X2, report = simulate(PRIOR, simulator, 30, n_jobs=n_jobs, **options)
+    np.testing.assert_array_equal(X[good], X2)
+    assert set(report.kinds) == {"timeout"}
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("failure", ["exception", "nan"])
+def test_by_default_a_failure_stops_with_its_theta(failure, n_jobs):
+    theta = PRIOR.sample(200, random_state=0)
+    simulator = FunctionSimulator(fragile, kwargs={"failure": failure})
+    message = "KeyError: 'nothing'" if failure == "exception" else "1 of 2 numbers are NaN"
+    with pytest.raises(RuntimeError, match=message) as error:
+        simulate(PRIOR, simulator, 200, n_jobs=n_jobs, random_state=0)
+    assert any(str(row.tolist()) in str(error.value) for row in theta[theta[:, 1] < LIMIT])
+
+
+@pytest.mark.parametrize("n", [5, 1000])
+def test_a_simulator_that_always_fails_is_given_up(n):
+    simulator, tried = FunctionSimulator(lambda theta: counted() / 0), []
+
+    def counted():
+        tried.append(1)
+        return 1
+
+    with pytest.raises(RuntimeError, match="None succeeded") as error:
+        simulate(PRIOR, simulator, n, on_error="drop")
+    assert "ZeroDivisionError" in str(error.value)
+    assert len(tried) == min(n, 100)
+
+
+def test_a_first_failure_does_not_set_the_shape():
+    theta = PRIOR.sample(30, random_state=0)
+    first = theta[0, 0]
+    with pytest.warns(UserWarning, match="1 of 30 simulations failed"):
+        _, X = simulate(
+            PRIOR,
+            lambda t: np.full(9, np.nan) if t[0] == first else np.zeros(2),
+            30,
+            on_error="drop",
+            random_state=0,
+        )
+    assert X.shape == (29, 2)
+
+
+def test_a_warning_says_when_failures_depend_on_theta():
+    options = {"on_error": "drop", "random_state": 0, "return_report": True}
+    simulator = FunctionSimulator(fragile, kwargs={"failure": "nan"})
+    with pytest.warns(UserWarning, match="depends on theta(.|\n)*depends on b"):
+        _, _, report = simulate(PRIOR, simulator, 500, **options)
+    assert report.depends_on == ["b"]
+
+    def at_random(theta, rng):
+        return np.nan if rng.random() < 0.2 else 1.0
+
+    _, _, report = simulate(PRIOR, at_random, 500, **options)
+    assert report.depends_on == []
+    assert 0.1 < report.share < 0.3
+    with pytest.warns(UserWarning, match="^[0-9]+ of 500 simulations failed"):
+        simulate(PRIOR, at_random, 500, on_error="drop", random_state=0)
+
+
+# ---- a run that is killed
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_run_killed_at_random_moments_goes_on(tmp_path, monkeypatch):
+    """`examples/benchmarks/killed_runs.py` does the same with n_jobs=2 in programs of their own."""
+    monkeypatch.setattr("skbi._store._SECONDS", 0.02)
+    fork, arguments = multiprocessing.get_context("fork"), (PRIOR, slow, 500)
+    options = {"random_state": 0, "store": tmp_path}
+    n_chunks = []
+    for seconds in np.random.default_rng(0).uniform(0.05, 0.3, 5):
+        process = fork.Process(target=simulate, args=arguments, kwargs=options)
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        n_chunks.append(len(list(tmp_path.glob("chunks/*.npz"))))
+    assert n_chunks == sorted(n_chunks)
+    assert n_chunks[-1] > n_chunks[0]
+    resumed, unbroken = simulate(*arguments, **options), simulate(*arguments, random_state=0)
+    np.testing.assert_array_equal(resumed[0], unbroken[0])
+    np.testing.assert_array_equal(resumed[1], unbroken[1])
+
+
+def test_a_progress_bar_shows_the_rate_only_if_asked(capfd):
+    simulate(PRIOR, vector, 20, random_state=0)
+    assert capfd.readouterr() == ("", "")
+    simulate(PRIOR, vector, 20, random_state=0, verbose=1)
+    out, err = capfd.readouterr()
+    assert (out, "20/20" in err, "simulation/s" in err) == ("", True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_samples", 0),
+        ("n_samples", 2.5),
+        ("batch_size", 0),
+        ("batch_size", "big"),
+        ("on_error", "ignore"),
+        ("missing", "drop"),
+        ("timeout", 0),
+        ("timeout", "1 s"),
+    ],
+)
+def test_options_are_checked(name, value):
+    with pytest.raises(ValueError, match=name):
+        simulate(PRIOR, vector, **{"n_samples": 5} | {name: value})
+
+
+def test_simulate_refuses_what_cannot_simulate():
+    with pytest.raises(TypeError, match="function of one row of theta"):
+        simulate(PRIOR, 3, 10)
