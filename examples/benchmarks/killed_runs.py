@@ -1,6 +1,6 @@
 """Kill a stored run ten times at random moments (kill -9 of the process and its workers).
 
-    python examples/benchmarks/killed_runs.py
+python examples/benchmarks/killed_runs.py
 
 Each time it is begun again, with two workers; at the end its arrays are compared, bit by bit, with
 those of an unbroken run. Takes about three minutes.
@@ -47,7 +47,7 @@ def kill(store, seconds):
 
 
 def count(store):
-    """Number of chunks written."""
+    """Return the number of chunks written."""
     return len(list(Path(store).glob("chunks/*.npz")))
 
 

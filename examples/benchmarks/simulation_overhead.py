@@ -1,6 +1,6 @@
 """What simulating costs beside the simulator, next to sbi's simulate_for_sbi.
 
-    python examples/benchmarks/simulation_overhead.py
+python examples/benchmarks/simulation_overhead.py
 
 Runs in one process after another: the overhead a simulation against a bare loop, in microseconds,
 and how much faster two workers are than one for a simulator that computes for 5 ms. Ratios of a
