@@ -6,8 +6,10 @@ batch therefore costs what its points cost; padding is dropped here and never se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import mmap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,19 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _get_feature_names
 from torch import Tensor
 
-__all__ = ["Packed", "as_batch", "as_table", "axes_of", "pack", "to_tensor", "width_of"]
+__all__ = [
+    "Packed",
+    "as_batch",
+    "as_table",
+    "axes_of",
+    "chunks",
+    "file_of",
+    "pack",
+    "to_tensor",
+    "width_of",
+]
 
+_CHUNK = 2**23  # numbers looked at together: 64 MB
 _KINDS = {2: "vectors (n, d)", 3: "sets (n, S, d), or a list of n arrays (S_i, d)"}
 
 
@@ -55,9 +68,13 @@ class Packed:
         """Pick observations by index."""
         if self.sizes is None:
             return Packed(self.points[rows])
-        sizes, starts = self.sizes[rows], (np.cumsum(self.sizes) - self.sizes)[rows]
+        sizes, starts = self.sizes[rows], self._starts[rows]
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return Packed(self.points[np.repeat(starts, sizes) + offsets], sizes)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return np.cumsum(self.sizes) - self.sizes
 
     def owners(self) -> NDArray[np.int64]:
         """Return the observation of each point, (N,)."""
@@ -121,6 +138,44 @@ class Indexer:
         if fraction < 1:
             offset = (offset + int(self.rng.integers(2**31))) % repeat(totals, sizes)
         return Batch(points[repeat(self.starts[rows], sizes) + offset], sizes, totals)
+
+
+class MappedIndexer:
+    """Takes minibatches as `Indexer` does, but from a file, which stays out of memory."""
+
+    def __init__(
+        self, X: Packed, scale: Callable[[Packed], Batch], rng: np.random.Generator
+    ) -> None:
+        self.X, self.scale, self.rng = X, scale, rng
+
+    def take(self, rows: Tensor, fraction: float = 1.0) -> Batch:
+        """Read observations ``rows`` and scale them."""
+        batch = self.scale(self.X.take(rows.cpu().numpy()))
+        let_go(self.X.points)
+        return Indexer(batch, self.rng).take(torch.arange(len(batch), device=rows.device), fraction)
+
+
+def chunks(points: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Go through points (N, d) a bounded part at a time."""
+    step = max(1, _CHUNK // points.shape[1])
+    for start in range(0, len(points), step):
+        yield points[start : start + step]
+        let_go(points)
+
+
+def file_of(array: NDArray[Any]) -> mmap.mmap | None:
+    """Return the memory map that an array only reads, if it does."""
+    mode, base = None, array
+    while isinstance(base, np.ndarray):
+        mode, base = getattr(base, "mode", mode), base.base
+    return base if mode == "r" and isinstance(base, mmap.mmap) else None
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Let what was read of a memory-mapped array leave memory; the system may still cache it."""
+    file = file_of(array)
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 def to_tensor(array: NDArray[Any], like: Tensor) -> Tensor:
@@ -246,6 +301,8 @@ def _as_floats(values: Any, name: str) -> NDArray[np.float64]:
             raise ValueError("Complex data not supported: pass real and imaginary parts apart")
         if array.dtype.kind not in "buifO":
             raise ValueError(f"its dtype is {array.dtype}")
+        if array.dtype == np.float32 and array.flags.c_contiguous and file_of(array) is not None:
+            return array
         return np.asarray(array, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name} must be an array of real numbers; {error}.") from error
@@ -264,8 +321,8 @@ def _pack_sets(sets: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Pac
     else:
         points = np.concatenate(sets) if len(sets) else np.empty((0, 1))
         sizes = np.array([len(x) for x in sets], dtype=np.int64)
-    absent = np.isnan(points).all(axis=1)
-    if absent.any():
+    if any(np.isnan(part).all(axis=1).any() for part in chunks(points)):
+        absent = np.isnan(points).all(axis=1)
         owner = np.repeat(np.arange(len(sizes)), sizes)
         points, sizes = points[~absent], np.bincount(owner[~absent], minlength=len(sizes))
     if (sizes == 0).any():
@@ -277,10 +334,10 @@ def _pack_sets(sets: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Pac
 
 
 def _check_finite(packed: Packed, missing: str, name: str) -> None:
-    bad = np.isinf(packed.points) if missing == "mask" else ~np.isfinite(packed.points)
-    if not bad.any():
+    allowed = (lambda x: ~np.isinf(x)) if missing == "mask" else np.isfinite
+    if all(allowed(part).all() for part in chunks(packed.points)):
         return
-    infinite = np.isinf(packed.points)
+    infinite, bad = np.isinf(packed.points), ~allowed(packed.points)
     rows, columns = np.nonzero(infinite if infinite.any() else bad)
     where = rows
     if packed.sizes is not None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -33,7 +34,20 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from skbi._data import Batch, Packed, as_batch, as_table, axes_of, pack, to_tensor, width_of
+from skbi._data import (
+    Batch,
+    Indexer,
+    MappedIndexer,
+    Packed,
+    as_batch,
+    as_table,
+    axes_of,
+    chunks,
+    file_of,
+    pack,
+    to_tensor,
+    width_of,
+)
 from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP
 from skbi.priors import Prior, as_generator, from_normal, to_normal
 from skbi.training import History, Schedule, seeded, train
@@ -120,10 +134,9 @@ class FeatureMap:
     @classmethod
     def fit(cls, points: NDArray[np.float64], mask: bool) -> Self:
         """Learn the mean and standard deviation of every column from what is present."""
-        present = np.isfinite(points)
-        count = np.maximum(present.sum(axis=0), 1)
-        mean = np.where(present, points, 0).sum(axis=0) / count
-        scale = np.sqrt((np.where(present, points - mean, 0) ** 2).sum(axis=0) / count)
+        count = np.maximum(sum(np.isfinite(x).sum(axis=0) for x in chunks(points)), 1)
+        mean = sum(_present(x).sum(axis=0) for x in chunks(points)) / count
+        scale = np.sqrt(sum((_present(x - mean) ** 2).sum(axis=0) for x in chunks(points)) / count)
         constant = scale <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
         return cls(mean, np.where(constant, 1.0, scale), mask)
 
@@ -139,6 +152,10 @@ class FeatureMap:
             return x
         absent = np.isnan(x)
         return np.hstack([np.where(absent, 0.0, x), absent])
+
+
+def _present(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isnan(points), 0.0, points)
 
 
 @dataclass(frozen=True)
@@ -170,6 +187,13 @@ class Maps:
     def batch(self, X: Packed, like: Tensor) -> Batch:
         """Scale observations and move them to the type and device of ``like``."""
         return X.tensors(self.X.forward(X.points), like)
+
+    def indexer(self, X: Packed, like: Tensor, rng: np.random.Generator) -> Indexer | MappedIndexer:
+        """Take minibatches of scaled observations, of memory-mapped ones straight from the file."""
+        scale = partial(self.batch, like=like)
+        if file_of(X.points) is not None:
+            return MappedIndexer(X, scale, rng)
+        return Indexer(scale(X), rng)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from skbi import samplers
-from skbi._data import Packed, axes_of, to_tensor
+from skbi._data import Packed, axes_of, chunks, to_tensor
 from skbi.base import (
     BaseDensityEstimator,
     Maps,
@@ -40,6 +40,7 @@ from skbi.training import one_thread
 __all__ = ["NLEEstimator"]
 
 _POINTS = 6000  # points in the flow at one time: at 8,192 one thread took 1.9 times as long a point
+_EXAMINED = 200_000  # points whose columns are examined for having a density
 _CONTEXT = 32  # width of the embedding of theta
 _NESTED_UP_TO = 8  # parameters; beyond, "auto" follows the gradient
 
@@ -435,14 +436,14 @@ class NLEEstimator(BaseDensityEstimator):
     ) -> Callable[[Tensor, float], Tensor]:
         like = next(member.parameters())
         z = to_tensor(maps.theta.forward(data.theta)[0], like)
-        x = to_tensor(maps.X.forward(data.X.points), like)
+        x = maps.indexer(Packed(data.X.points), like, rng)
         owner = torch.as_tensor(data.X.owners(), device=like.device)
         log_scale = float(np.log(maps.X.scale).sum())
         width = to_tensor(self.dequantize / maps.X.scale, like)
         noise = torch.Generator(like.device).manual_seed(int(rng.integers(2**63)))
 
         def loss(rows: Tensor, part: float) -> Tensor:
-            points = x[rows]
+            points = x.take(rows).points
             if width.any():  # fresh at every step: a fixed one is learnt by heart
                 uniform = torch.empty_like(points).uniform_(generator=noise)
                 points = points + width * (uniform - 0.5)
@@ -462,7 +463,15 @@ class NLEEstimator(BaseDensityEstimator):
         seen = data.X.points, data.theta
         if resumed:
             seen = [np.vstack(pair) for pair in zip(self._seen, seen, strict=True)]
-        self._seen = [np.array([x.min(axis=0), x.max(axis=0)]) for x in seen]
+        self._seen = [
+            np.array(
+                [
+                    extreme([extreme(x, axis=0) for x in chunks(a)], axis=0)
+                    for extreme in (np.min, np.max)
+                ]
+            )
+            for a in seen
+        ]
 
     # ---- evaluation
 
@@ -725,7 +734,8 @@ def _numbered(options: dict[str, Any], i: int | None) -> dict[str, Any]:
 
 def _check_density_exists(points: NDArray[np.float64], columns: NDArray[np.int64]) -> None:
     """Refuse columns without a density: constant ones and linear combinations of others."""
-    points = points[:, columns]
+    rows = np.linspace(0, len(points) - 1, min(len(points), _EXAMINED)).astype(np.int64)
+    points = points[np.ix_(rows, columns)]
     spread = points.std(axis=0)
     constant = columns[spread <= 1e-12 * np.maximum(np.abs(points).max(axis=0), 1e-300)]
     hint = "Drop one, or use dequantize= to add noise of a width that you choose."

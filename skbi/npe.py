@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
-from skbi._data import Batch, Indexer, Packed, to_tensor
+from skbi._data import Batch, Packed, to_tensor
 from skbi.base import (
     BaseDensityEstimator,
     Maps,
@@ -374,7 +374,7 @@ class NPEEstimator(BaseDensityEstimator):
     ) -> Callable[[Tensor, float], Tensor]:
         like = next(member.parameters())
         z, log_det = (to_tensor(a, like) for a in maps.theta.forward(data.theta))
-        indexer = Indexer(maps.batch(data.X, like), rng)
+        indexer = maps.indexer(data.X, like, rng)
 
         def loss(rows: Tensor, part: float) -> Tensor:
             return -member.log_prob(z[rows], indexer.take(rows, part)) - log_det[rows]

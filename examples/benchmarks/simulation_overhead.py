@@ -2,9 +2,9 @@
 
 python examples/benchmarks/simulation_overhead.py
 
-Runs in one process after another: the overhead a simulation against a bare loop, in microseconds,
-and how much faster two workers are than one for a simulator that computes for 5 ms. Ratios of a
-busy machine vary: each is the best of several tries, with all of them shown. sbi is measured where
+The overhead a simulation against a bare loop, in microseconds, and how much faster two workers are
+than one for a simulator that computes for some 5 ms, in turns. On a busy machine two workers do not
+get two cores: compare with two bare loops, and look at the best of the tries. sbi is measured where
 it is installed (`pip install "sbi>=0.27,<0.28"`).
 """
 
@@ -17,7 +17,7 @@ from scipy import stats
 
 from skbi import JointPrior, simulate
 
-N_CHEAP, N_COSTLY, N_TRIES = 10_000, 1000, 5
+N_CHEAP, N_COSTLY, N_TRIES = 10_000, 300, 8
 PRIOR = JointPrior({"a": stats.uniform(0, 1), "b": stats.uniform(0, 1)})
 
 
@@ -29,7 +29,7 @@ def cheap(theta, rng):
 def costly(theta, rng=None):
     """Compute for about 5 ms."""
     total = 0.0
-    for i in range(60_000):
+    for i in range(45_000):
         total += theta[0] / (i + 1.0)
     return np.array([total, theta[1], 0.0])
 
@@ -68,46 +68,42 @@ def by_sbi(simulator, n, n_jobs):
 def overhead(by):
     """Microseconds a simulation above a bare loop, for each try."""
     theta, costs = PRIOR.sample(N_CHEAP, random_state=0), []
-    for _ in range(N_TRIES):
+    for _ in range(3):
         bare = seconds(lambda: loop(cheap, theta))
         costs.append((seconds(lambda: by(cheap, N_CHEAP, 1)) - bare) / N_CHEAP * 1e6)
     return np.array(costs)
 
 
-def speedup(by):
-    """How much faster two workers are than one, for each try."""
-    by(costly, 50, 2)  # starts the workers
-    ratios = []
-    for _ in range(N_TRIES):
-        one = seconds(lambda: by(costly, N_COSTLY, 1))
-        ratios.append(one / seconds(lambda: by(costly, N_COSTLY, 2)))
-    return np.array(ratios)
+def bare(simulator, n, n_jobs):
+    """Simulate in a bare loop for each job: what the machine can give."""
+    theta = PRIOR.sample(n, random_state=0)
+    Parallel(n_jobs)(delayed(loop)(simulator, part) for part in np.array_split(theta, n_jobs))
 
 
-def bare_speedup():
-    """Return the same for two bare loops, side by side: what the machine gives."""
-    theta, ratios = PRIOR.sample(N_COSTLY, random_state=0), []
-    halves = [delayed(loop)(costly, half) for half in np.split(theta, 2)]
-    for _ in range(N_TRIES):
-        one = seconds(lambda: loop(costly, theta))
-        ratios.append(one / seconds(lambda: Parallel(2)(halves)))
-    return np.array(ratios)
+def speedups(peers):
+    """How much faster two workers are than one: a row a try, a column a peer."""
+    for by in peers.values():
+        by(costly, 20, 2)  # starts the workers
+    ratios = np.empty((N_TRIES, len(peers)))
+    for row in ratios:
+        for j, by in enumerate(peers.values()):
+            row[j] = seconds(lambda by=by: by(costly, N_COSTLY, 1))
+            row[j] /= seconds(lambda by=by: by(costly, N_COSTLY, 2))
+    return ratios
 
 
 def main():
     """Measure both, where both are installed."""
-    peers = {"skbi": by_skbi}
+    peers = {"bare loops": bare, "skbi": by_skbi}
     if importlib.util.find_spec("sbi"):
         peers["sbi"] = by_sbi
     each = seconds(lambda: loop(costly, PRIOR.sample(100, random_state=0))) / 100
     print(f"the costly simulator takes {each * 1e3:.1f} ms")
-    for name, by in peers.items():
-        costs = overhead(by)
-        print(f"{name}: overhead {np.median(costs):.0f} us a simulation, best {costs.min():.0f} us")
-    print(f"two bare loops: {bare_speedup().round(2)} times one")
-    for name, by in peers.items():
-        ratios = speedup(by)
-        print(f"{name}: two workers {ratios.max():.2f} times one, all tries {ratios.round(2)}")
+    for name, by in list(peers.items())[1:]:
+        print(f"{name}: {overhead(by).round(1)} us a simulation above a bare loop")
+    ratios = speedups(peers)
+    for name, column in zip(peers, ratios.T, strict=True):
+        print(f"{name}: two workers {column.max():.2f} times one, all tries {column.round(2)}")
 
 
 if __name__ == "__main__":
