@@ -21,7 +21,7 @@ INSIDE = {
     "training": set(),
     "base": {"_data", "priors", "networks", "flows", "training"},
     "npe": {"_data", "priors", "networks", "flows", "training", "base"},
-    "rounds": {"_data", "priors", "simulators", "base", "npe"},
+    "rounds": {"_data", "priors", "simulation", "base", "npe"},
     "samplers": {"priors"},
     "nle": {"_data", "priors", "networks", "flows", "training", "base", "samplers"},
     "calibration": {"priors", "simulation", "training", "base"},
