@@ -72,6 +72,7 @@ __all__ = [
 FLOWS = {"realnvp": RealNVP, "spline": NeuralSplineFlow}
 
 _VERSION = version("skbi")
+_LARGE = 2**28  # bytes of memory-mapped data, beyond which they stay in their file
 _REMEMBERED = 2000  # training observations that others are compared with, and as many held out
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
@@ -189,9 +190,9 @@ class Maps:
         return X.tensors(self.X.forward(X.points), like)
 
     def indexer(self, X: Packed, like: Tensor, rng: np.random.Generator) -> Indexer | MappedIndexer:
-        """Take minibatches of scaled observations, of memory-mapped ones straight from the file."""
+        """Take minibatches of scaled observations, of many memory-mapped ones from the file."""
         scale = partial(self.batch, like=like)
-        if file_of(X.points) is not None:
+        if X.points.nbytes > _LARGE and file_of(X.points) is not None:
             return MappedIndexer(X, scale, rng)
         return Indexer(scale(X), rng)
 

@@ -43,7 +43,8 @@ OUTSIDE = {
 }
 STANDARD = {
     "__future__", "abc", "collections", "concurrent", "contextlib", "copy", "dataclasses",
-    "faulthandler", "functools", "hashlib", "importlib", "inspect", "itertools", "json", "math", "mmap",
+    "faulthandler", "functools", "hashlib", "importlib", "inspect", "itertools", "json", "math",
+    "mmap",
     "multiprocessing", "numbers", "os", "pathlib", "queue", "shutil", "signal", "threading", "time",
     "traceback", "types", "typing", "warnings", "zipfile",
 }  # fmt: skip

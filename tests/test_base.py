@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import clone
 
-from skbi import JointPrior, NLEEstimator, NPEEstimator
+from skbi import JointPrior, NLEEstimator, NPEEstimator, base
 from skbi.base import FeatureMap, ParameterMap, make_flow
 from skbi.flows import NeuralSplineFlow, RealNVP
 
@@ -176,6 +176,32 @@ def test_a_fitted_estimator_moves_to_a_device():
     assert npe.set_params(device="meta").members_[0].flow.inject.weight.is_meta  # no numbers
     npe = NPEEstimator(**QUICK).fit(theta, X).set_params(device="cpu:0")
     np.testing.assert_array_equal(npe.log_prob(theta, X), before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [NPEEstimator, NLEEstimator])
+def test_large_files_are_read_batch_by_batch(kind, dtype, tmp_path, monkeypatch):
+    theta, X = pairs()
+    X = X.astype(dtype)
+    expected = kind(**QUICK).fit(theta, X).log_prob(theta, X)
+    np.save(tmp_path / "X.npy", X)
+    monkeypatch.setattr(base, "_LARGE", 0)
+    monkeypatch.setattr(base, "Indexer", None)  # which holds all in memory
+    fitted = kind(**QUICK).fit(theta, np.load(tmp_path / "X.npy", mmap_mode="r"))
+    np.testing.assert_allclose(fitted.log_prob(theta, X), expected, atol=1e-4)
+
+
+def test_sets_in_a_large_file_are_read_in_parts(tmp_path, monkeypatch):
+    theta = PRIOR.sample(300, random_state=0)
+    X = theta[:, None] + 0.3 * np.random.default_rng(0).normal(size=(300, 80, 2))
+    np.save(tmp_path / "X.npy", X)
+    options = {**QUICK, "max_iter": 15}
+    inside = NPEEstimator(prior=PRIOR, **options).fit(theta, X).score(theta, X)
+    monkeypatch.setattr(base, "_LARGE", 0)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    npe = NPEEstimator(prior=PRIOR, **options).fit(theta, mapped)
+    assert abs(npe.score(theta, mapped) - inside) < 0.5
+    assert npe.score(theta, mapped) > PRIOR.log_prob(theta).mean() + 1
 
 
 def test_warm_start_continues():
