@@ -205,9 +205,7 @@ def test_warm_start_goes_on_where_a_round_has_settled_a_parameter():
 def test_the_loss_is_minus_the_score():
     theta, X = points(300)
     nle = NLEEstimator(prior=PRIOR, **QUICK).fit(theta, X)
-    rng = np.random.default_rng(0)
-    rng.integers(2**63, size=2)  # of the first weights, of the noise
-    held_out = rng.permutation(300)[:30]
+    held_out = np.random.default_rng(0).permutation(300)[:30]
     assert nle.score(theta[held_out], X[held_out]) == pytest.approx(
         nle.best_validation_score_, abs=1e-4
     )
