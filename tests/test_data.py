@@ -48,6 +48,13 @@ def test_padding_may_stand_anywhere():
     np.testing.assert_array_equal(pack(X).points, [[1, 2], [3, 4]])
 
 
+def test_a_point_with_missing_entries_is_no_padding():
+    X = np.array([[[np.nan, 1], [np.nan, np.nan]], [[2, 3], [4, np.nan]]])
+    packed = pack(X, missing="mask")
+    np.testing.assert_array_equal(packed.points, [[np.nan, 1], [2, 3], [4, np.nan]])
+    assert packed.sizes.tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, bool, object])
 def test_dtypes_and_layouts_of_vectors(dtype):
     X = np.array([[0, 1, 1], [1, 0, 1]])
@@ -82,6 +89,14 @@ def test_minibatches_hold_distinct_points_of_their_own_sets(sizes, seed, part):
     owner, identity = taken.points.numpy().T
     np.testing.assert_array_equal(owner, np.repeat(rows.numpy(), expected))
     assert len(set(identity)) == len(identity)
+
+
+def test_parts_of_sets_reach_every_point():
+    points = np.arange(30.0)[:, None]
+    batch = Packed(points, np.array([10, 20])).tensors(points, torch.empty(0))
+    indexer = Indexer(batch, np.random.default_rng(0))
+    taken = [indexer.take(torch.arange(2), 0.1).points for _ in range(300)]
+    assert set(torch.cat(taken).ravel().tolist()) == set(range(30))
 
 
 def test_one_observation_or_many():
