@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _CHUNK = 2**23  # numbers looked at together: 64 MB
+_FEW = 64  # observations of a file read together
 _KINDS = {2: "vectors (n, d)", 3: "sets (n, S, d), or a list of n arrays (S_i, d)"}
 
 
@@ -67,10 +68,11 @@ class Packed:
     def take(self, rows: NDArray[np.int64]) -> Packed:
         """Pick observations by index."""
         if self.sizes is None:
-            return Packed(self.points[rows])
+            return Packed(_pick(self.points, rows, _FEW))
         sizes, starts = self.sizes[rows], self._starts[rows]
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return Packed(self.points[np.repeat(starts, sizes) + offsets], sizes)
+        places = np.repeat(starts, sizes) + offsets
+        return Packed(_pick(self.points, places, _FEW * int(sizes.max(initial=1))), sizes)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -151,8 +153,18 @@ class MappedIndexer:
     def take(self, rows: Tensor, fraction: float = 1.0) -> Batch:
         """Read observations ``rows`` and scale them."""
         batch = self.scale(self.X.take(rows.cpu().numpy()))
-        let_go(self.X.points)
         return Indexer(batch, self.rng).take(torch.arange(len(batch), device=rows.device), fraction)
+
+
+def _pick(points: NDArray[np.float64], rows: NDArray[np.int64], few: int) -> NDArray[np.float64]:
+    """Copy rows of points (N, d), of a file a few at a time: each is read with its neighbours."""
+    if file_of(points) is None:
+        return points[rows]
+    picked = np.empty((len(rows), points.shape[1]), dtype=points.dtype)
+    for start in range(0, len(rows), few):
+        picked[start : start + few] = points[rows[start : start + few]]
+        let_go(points)
+    return picked
 
 
 def chunks(points: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
