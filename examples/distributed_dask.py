@@ -1,6 +1,47 @@
 """Run skbi on a Dask cluster: simulate, calibrate, sample many posteriors, search for settings.
 
 pip install -c tests/constraints.txt -e ".[distributed]" && python examples/distributed_dask.py
+
+Nothing in the four calls knows of the cluster, and each gives the same numbers without one. Takes
+about two minutes. For a real cluster replace LocalCluster:
+
+    Client("tcp://scheduler:8786")              # a scheduler that runs already
+    Client(dask_jobqueue.SLURMCluster(...))     # workers as batch jobs, after cluster.scale(100)
+
+skbi and the simulator's packages must be installed where workers run. On Ray, which was not tried:
+``ray.util.joblib.register_ray()``, then ``parallel_config("ray")``; its backend hands results over
+in rounds of four tasks a worker, so that a round waits for its slowest.
+
+What 100,000,000 simulations need
+---------------------------------
+Measured on two busy cores (examples/benchmarks/dask_overhead.py, simulation_overhead.py):
+skbi adds c = 40 us to a simulation, 20 us of it for a random generator of its own; joblib and Dask
+take 6 to 10 ms of this process for a task; results reach it at 90 to 110 MB/s, and a complete store
+(chunks, then X.npy in order, then two checksums) at 50 MB/s.
+
+*Workers.* A simulator of s seconds takes 1e8 (s + c) core seconds: for 1 ms, 29 core hours, of
+which skbi's are 4 %; for 1 s, 1,160 core days. A thousand workers need 104 s and 28 h.
+
+*Tasks.* One of 10 ms each can be handed out a hundred times a second. simulate therefore gives a
+task 0.5 s, and n_jobs / 100 s beyond 50 workers: with a thousand workers 10 s, or 10,000
+simulations of 1 ms, so 10,000 tasks of which the last are shorter.
+
+*Bandwidth.* Every result passes through this process. At b bytes a simulation, w workers send
+w b / s bytes a second: 12 numbers (96 bytes) from 1 ms keep a store busy, at 50 MB/s, with 520
+workers; sets of 200 points (3.2 kB) with 16. More workers only wait. A simulator of 1 s allows a
+thousand times as many. float32 results, which stay so, halve it. Beyond that give each of several
+runs a seed, a store and a process of its own, and concatenate.
+
+*Storage.* 1e8 b bytes, and as much again while a store is put in order: 9.6 GB and 19 GB for 12
+numbers (3.2 minutes at 50 MB/s), 320 GB and 640 GB for the sets. Theta, with p
+parameters, is drawn as one array of 0.8 p GB in this process. Training reads X from the file, so
+that it needs no such memory: see examples/benchmarks/out_of_core.py.
+
+*Time to the first result.* A worker imports skbi, with torch, in two to five seconds, once.
+
+*Deaths.* Tasks of a worker that dies are done again by others: at most n_jobs / 100 s of work each.
+A simulation that ends every worker it meets must not be sent to Dask: it gives up after four, and
+joblib is not told, so the run waits. Find it with joblib's default backend, which names it.
 """
 
 import time

@@ -123,9 +123,10 @@ def simulate(
     is given up and goes on in the background.
 
     *A worker that dies*, by a crash or for want of memory, costs what it was doing. joblib's
-    default backend starts another, and the simulation to blame is found by doing suspects alone.
-    Dask does again elsewhere what a lost worker was doing, but gives up on a simulation that
-    ends four workers. Without n_jobs, a crash ends the program.
+    default backend starts another, and from then on simulations run in child processes, so that one
+    that dies is missed alone (not on Windows). Dask does elsewhere what a lost worker was doing;
+    but after a simulation has ended four workers the run waits in vain: stop it, and find the
+    simulation with the default backend. Without n_jobs, a crash ends the program.
 
     *A store* holds ``X.npy``, ``theta.npy`` (and ``sizes.npy``, for sets of several sizes, which
     X.npy holds one after another), readable by ``numpy.load(..., mmap_mode="r")``, and
