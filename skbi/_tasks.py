@@ -150,9 +150,8 @@ def _row(task: Task, takes_rng: bool, row: int, theta: NDArray[np.float64]) -> P
 
 
 def _blocks(task: Task) -> Iterator[tuple[int, int]]:
-    edges = [*range(task.start, task.stop, BLOCK), task.stop]
-    edges[1:-1] = (edge - edge % BLOCK for edge in edges[1:-1])
-    return pairwise(edges)
+    second = task.start - task.start % BLOCK + BLOCK
+    return pairwise([task.start, *range(second, task.stop, BLOCK), task.stop])
 
 
 def _block(task: Task) -> Iterator[Part]:

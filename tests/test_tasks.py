@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulators import LIMIT, PRIOR, assert_equal, block, fragile, ragged_set, same_set, vector
 
 from skbi import DoubleMoonSimulator, FunctionSimulator
-from skbi._tasks import BLOCK, Task, _within, run
+from skbi._tasks import BLOCK, Task, _blocks, _within, run
 
 N = 1200
 THETA = PRIOR.sample(N, random_state=0)
@@ -50,6 +50,15 @@ def test_blocks_do_not_depend_on_the_task():
     together = np.concatenate([run(part).X for part in parts])
     np.testing.assert_array_equal(run(whole).X, together)
     assert len(np.unique(together)) == together.size  # no block repeats another
+
+
+@given(start=st.integers(0, 3000), n=st.integers(1, 3000))
+def test_blocks_are_cut_where_their_seeds_change(start, n):
+    part = task(FunctionSimulator(block), PRIOR.sample(6000, random_state=0)).part(start, start + n)
+    edges = list(_blocks(part))
+    assert [row for edge in edges for row in range(*edge)] == list(range(start, start + n))
+    assert all(first // BLOCK == (stop - 1) // BLOCK for first, stop in edges)
+    assert len(edges) == len(part.seeds)
 
 
 def test_a_block_that_fails_loses_only_the_rows_to_blame():
