@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulators import LIMIT, PRIOR, assert_equal, block, fragile, ragged_set, same_set, vector
 
@@ -34,6 +34,7 @@ def by_row(simulator):
     return dict(zip(outcome.rows.tolist(), parts, strict=True))
 
 
+@settings(max_examples=8)
 @given(cuts=st.sets(st.integers(1, N - 1), max_size=4))
 @pytest.mark.parametrize("func", [vector, same_set, ragged_set])
 def test_rows_do_not_depend_on_the_task(func, cuts):
