@@ -50,10 +50,10 @@ def fitted():
 
 
 @pytest.mark.parametrize("prior", [PRIOR, None], ids=["prior", "no prior"])
-@given(seed=st.integers(0, 999))
-def test_the_parameter_map_is_invertible_and_knows_its_determinant(prior, seed):
+@given(seed=st.integers(0, 999), straight=st.booleans())
+def test_the_parameter_map_is_invertible_and_knows_its_determinant(prior, seed, straight):
     theta = 0.9 * PRIOR.sample(50, random_state=seed)
-    mapping = ParameterMap.fit(prior, theta)
+    mapping = ParameterMap.fit(prior, theta, straight=straight)
     z, log_det = mapping.forward(theta)
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(z.std(axis=0), 1)
@@ -129,7 +129,7 @@ def test_names_come_from_the_prior_or_are_numbered(fitted):
 def test_fitted_attributes_tell_what_happened(fitted):
     assert fitted.n_iter_ == len(fitted.loss_curve_) == len(fitted.validation_scores_) == 3
     assert fitted.best_validation_score_ == max(fitted.validation_scores_)
-    assert isinstance(fitted.flow_, RealNVP)
+    assert isinstance(fitted.flow_, NeuralSplineFlow)
     assert fitted.summary_net_ is None
     npe = NPEEstimator(**QUICK, early_stopping=False).fit(*pairs())
     assert npe.validation_scores_ is None
@@ -212,10 +212,10 @@ def test_warm_start_continues():
     npe.set_params(max_iter=1, learning_rate_init=1e-6).fit(*more)
     assert npe.n_iter_ == 1
     assert len(npe.loss_curve_) == 11
-    assert abs(npe.score(theta, X) - first) < 0.01
+    assert abs(npe.score(theta, X) - first) < 0.03  # new validation pairs weight the members anew
     with pytest.raises(ValueError, match="data of the same shape"):
         npe.fit(theta, X[:, :1])
-    assert abs(npe.score(theta, X) - first) < 0.01
+    assert abs(npe.score(theta, X) - first) < 0.03
 
 
 def test_warm_start_grows_an_ensemble():
