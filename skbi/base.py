@@ -529,8 +529,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
                 members.append(self._build(spec).to(self.device))
             if i < len(started):
                 members[i].load_state_dict(started[i].state_dict())
-            else:
-                self._begin(members[i], data, maps)
+        self._begin(members[len(started) :], data, maps)
         return members, self._train(members, data, maps, rng)
 
     def _count_members(self, data: Pairs) -> int:
@@ -539,8 +538,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             return 1 if data.X.n_axes == 3 else _MEMBERS
         return self.n_estimators
 
-    def _begin(self, member: Member, data: Pairs, maps: Maps) -> None:
-        """Choose where the training of a new member starts, if not from what it is built with."""
+    def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
+        """Choose where the training of new members starts, if not from what they are built with."""
 
     def _train(
         self, members: list[Member], data: Pairs, maps: Maps, rng: np.random.Generator

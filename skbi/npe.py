@@ -368,12 +368,16 @@ class NPEEstimator(BaseDensityEstimator):
         flow = make_flow(spec["flow"], spec["n_parameters"], width, **options)
         return AmortisedPosterior(summary, flow)
 
-    def _begin(self, member: Member, data: Pairs, maps: Maps) -> None:
-        if member.summary is None:
-            rows, like = data.learnt[:_REGRESSED], member.log_weight
-            z, _ = maps.theta.forward(data.theta[rows])
-            context = member.embed(maps.batch(data.X.take(rows), like))
-            member.flow.begin(to_tensor(z, like), context)
+    def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
+        if not members or members[0].summary is not None:
+            return
+        first, rows = members[0], data.learnt[:_REGRESSED]
+        z, _ = maps.theta.forward(data.theta[rows])
+        context = first.embed(maps.batch(data.X.take(rows), first.log_weight))
+        first.flow.begin(to_tensor(z, context), context)
+        for member in members[1:]:
+            member.flow.mix.data.copy_(first.flow.mix)
+            member.flow.start.load_state_dict(first.flow.start.state_dict())
 
     def _train(
         self, members: list[Member], data: Pairs, maps: Maps, rng: np.random.Generator
