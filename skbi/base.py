@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr, ndtri
 from sklearn.base import BaseEstimator
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import RidgeCV
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.extmath import randomized_svd
@@ -68,6 +70,7 @@ __all__ = [
     "is_trusted",
     "make_flow",
     "mixture_density",
+    "regress",
     "trusted",
 ]
 
@@ -78,6 +81,7 @@ _LARGE = 2**28  # bytes of memory-mapped data, beyond which they stay in their f
 _REMEMBERED = 2000  # training observations that others are compared with, and as many held out
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
+_NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
 _MEMBERS = 4  # of an ensemble by default
 _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
@@ -611,7 +615,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return float(p_values[0]) if single else p_values
 
     def _owners(self, X: Packed) -> NDArray[np.int64]:
-        """Return the pair that each of `_loss`'s rows belongs to."""
+        """Return the pair that each of `_losses`' rows belongs to."""
         return np.arange(len(X))
 
     def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
@@ -841,6 +845,22 @@ def mixture_density(members: list[Member], z: Tensor, contexts: list[Tensor]) ->
     ]
     total = torch.logsumexp(torch.stack([member.log_weight for member in members]), dim=0)
     return torch.logsumexp(torch.stack(log_q), dim=0) - total
+
+
+def regress(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Ridge regression of y (n, k) on x (n, c): slopes (c, k), intercept (k,), and a matrix.
+
+    The matrix, upper triangular, makes residuals uncorrelated with variance one.
+    """
+    ridge = RidgeCV(alphas=np.logspace(-3, 5, 9)).fit(x, y)
+    slopes, intercept = ridge.coef_.reshape(y.shape[1], -1).T, np.reshape(ridge.intercept_, -1)
+    power = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
+    freedom = max(1.0, len(x) - 1 - (power / (power + ridge.alpha_)).sum())
+    spread = LedoitWolf(assume_centered=True).fit(y - x @ slopes - intercept)
+    covariance = spread.covariance_ * len(x) / freedom + _NARROWEST**2 * np.eye(y.shape[1])
+    return slopes, intercept, np.linalg.inv(np.linalg.cholesky(covariance)).T
 
 
 @torch.no_grad()

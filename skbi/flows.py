@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
-from sklearn.linear_model import RidgeCV
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
@@ -27,7 +26,6 @@ __all__ = ["NeuralSplineFlow", "RealNVP"]
 _BOX = 5.0  # splines act inside [-5, 5] and are the identity outside
 _BINS = 8
 _SMALLEST = 1e-2  # of a spline's bin width and height (as a share of the box) and of its slope
-_NARROWEST = 1e-2  # sd of z that a flow begins with, if z follows from the context
 _UNIT_SLOPE = math.log(math.expm1(1 - _SMALLEST))  # softplus maps it to slope 1: the identity
 
 
@@ -98,30 +96,22 @@ class CouplingFlow(nn.Module):
         return log_density(*self(z, context))
 
     @torch.no_grad()
-    def begin(self, z: Tensor, context: Tensor) -> None:
-        """Start at the Gaussian whose mean is the ridge regression of z on the context.
+    def begin(
+        self, slopes: NDArray[np.float64], intercept: NDArray[np.float64], root: NDArray[np.float64]
+    ) -> None:
+        """Start at (z - context @ slopes - intercept) @ root ~ N(0, I), ``root`` upper triangular.
 
         A minibatch algorithm takes long to find it where contexts are correlated.
         """
-        n, (x, y) = len(z), (a.double().cpu().numpy() for a in (context, z))
-        ridge = RidgeCV(alphas=np.logspace(-3, 5, 9)).fit(x, y)
-        residual = y - ridge.predict(x).reshape(y.shape)
-        power = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
-        freedom = max(1.0, n - 1 - (power / (power + ridge.alpha_)).sum())
-        covariance = LedoitWolf(assume_centered=True).fit(residual).covariance_ * n / freedom
-        covariance += _NARROWEST**2 * np.eye(len(covariance))
-        whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T  # upper triangular
-        scale = np.diag(whiten)
-        slopes = ridge.coef_.reshape(y.shape[1], -1)
+        scale = np.diag(root)
         log_scale = 10 * np.arctanh(np.log(scale) / 10)
-        bias = np.concatenate([-np.reshape(ridge.intercept_, -1) @ whiten, log_scale])
-        pairs = (
-            (self.mix, np.triu(whiten / scale, 1)),
-            (self.start.weight[: len(scale)], -whiten.T @ slopes),
-            (self.start.bias, bias),
+        values = (
+            (self.mix, np.triu(root / scale, 1)),
+            (self.start.weight[: len(scale)], -(slopes @ root).T),
+            (self.start.bias, np.concatenate([-intercept @ root, log_scale])),
         )
-        for mine, value in pairs:
-            mine.copy_(torch.as_tensor(value, device="cpu"))
+        for weights, value in values:
+            weights.copy_(torch.as_tensor(value, device="cpu"))
 
     def shrunk(self) -> list[str]:
         """Name what shrinkage pulls to zero: the layers' weights, not the map that comes first."""

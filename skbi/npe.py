@@ -31,6 +31,7 @@ from skbi.base import (
     is_trusted,
     make_flow,
     mixture_density,
+    regress,
 )
 from skbi.flows import CouplingFlow
 from skbi.networks import DeepSet, hard_clip, soft_clip
@@ -374,7 +375,7 @@ class NPEEstimator(BaseDensityEstimator):
         first, rows = members[0], data.learnt[:_REGRESSED]
         z, _ = maps.theta.forward(data.theta[rows])
         context = first.embed(maps.batch(data.X.take(rows), first.log_weight))
-        first.flow.begin(to_tensor(z, context), context)
+        first.flow.begin(*regress(context.cpu().double().numpy(), z))
         for member in members[1:]:
             member.flow.mix.data.copy_(first.flow.mix)
             member.flow.start.load_state_dict(first.flow.start.state_dict())

@@ -20,7 +20,7 @@ from scipy import stats
 from sklearn.base import clone
 
 from skbi import JointPrior, NLEEstimator, NPEEstimator, base
-from skbi.base import FeatureMap, ParameterMap, make_flow
+from skbi.base import FeatureMap, ParameterMap, make_flow, regress
 from skbi.flows import NeuralSplineFlow, RealNVP
 
 QUICK = {"max_iter": 3, "n_transforms": 2, "hidden_layer_sizes": (8,), "random_state": 0}
@@ -63,6 +63,18 @@ def test_the_parameter_map_is_invertible_and_knows_its_determinant(prior, seed, 
               for e in np.eye(2)]  # fmt: skip
     jacobian = np.stack(slopes, axis=-1) / (2 * step)
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=1e-3)
+
+
+def test_regression_finds_the_line_and_whitens_its_residuals():
+    rng = np.random.default_rng(0)
+    x, slopes, spread = rng.normal(size=(5000, 3)), rng.normal(size=(3, 2)), [[0.5, 0.3], [0, 0.2]]
+    y = 5 + x @ slopes + rng.normal(size=(5000, 2)) @ spread
+    found, intercept, root = regress(x, y)
+    np.testing.assert_allclose(found, slopes, atol=0.03)
+    np.testing.assert_allclose(intercept, 5, atol=0.03)
+    np.testing.assert_array_equal(root, np.triu(root))
+    covariance = np.cov((y - x @ found - intercept) @ root, rowvar=False)
+    np.testing.assert_allclose(covariance, np.eye(2), atol=0.02)
 
 
 @given(seed=st.integers(0, 999), scale=st.sampled_from([1e-9, 1.0, 1e9]))
