@@ -280,7 +280,7 @@ def test_missing_entries_can_be_masked():
     X = theta + np.array([1.0, 0.1]) * rng.normal(size=(4000, 2))
     X[rng.random(4000) < 0.5, 1] = np.nan
     prior = JointPrior({"mu": stats.norm()})
-    npe = NPEEstimator(prior=prior, missing="mask", max_iter=15, random_state=0).fit(theta, X)
+    npe = NPEEstimator(prior=prior, missing="mask", random_state=0).fit(theta, X)
     wide, narrow = npe.sample_posterior([[0.3, np.nan], [0.3, 0.3]], 2000).std(axis=1)[:, 0]
     assert abs(wide / np.sqrt(1 / 2) - 1) < 0.1
     assert abs(narrow / np.sqrt(1 / 102) - 1) < 0.15
