@@ -57,8 +57,8 @@ class NPEEstimator(BaseDensityEstimator):
         be the distribution that the training parameters were drawn from. Without one the
         parameters are unbounded.
     flow : {"spline", "realnvp"}, default="spline"
-        Kind of coupling layer. Affine maps ("realnvp") draw about twice as fast and train in two
-        thirds of the time; posteriors with several modes or sharp edges need splines. A single
+        Kind of coupling layer. Affine maps ("realnvp") draw about twice as fast and train faster;
+        posteriors with several modes or sharp edges need splines. A single
         parameter always gets splines: a stack of affine maps of one variable is a Gaussian.
     n_transforms : int, default=6
         Number of coupling layers.
