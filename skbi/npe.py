@@ -50,7 +50,8 @@ class NPEEstimator(BaseDensityEstimator):
     ----------
     prior : JointPrior, an object with its methods, or None, default=None
         Decides the support: every draw lies inside and the density is normalised over it. It must
-        be the distribution that the training parameters were drawn from. Without one the
+        be the distribution that the training parameters were drawn from, or that `fit` is given
+        weights for. Without one the
         parameters are unbounded.
     flow : {"realnvp", "spline"}, default="realnvp"
         Kind of coupling layer. Choose splines for posteriors with several modes or sharp edges: at
@@ -70,12 +71,12 @@ class NPEEstimator(BaseDensityEstimator):
         (``summary__n_components``). A module is copied and trained with the flow from the weights
         it has. It maps standardised vectors (n, d) to (n, c), or sets in packed form, points (N, d)
         and sizes (n,), to (n, c), as `skbi.networks.DeepSet` does; with ``missing="mask"``, d is
-        twice as large.
+        twice as large. An estimator with a module can be pickled, but not written by skops.
     n_summary_features : int, default=32
         Width of the `DeepSet` of "auto" and "deepset".
     n_estimators : int, default=1
-        Members of an ensemble, trained from different initial weights on different validation
-        splits; the posterior is their equal-weight mixture. Helps most when pairs are few.
+        Members of an ensemble, trained from different initial weights on the same pairs; the
+        posterior is their equal-weight mixture. Helps most when pairs are few.
     batch_size : int or "auto", default="auto"
         Pairs a step; "auto" is the power of two nearest 1.28 sqrt(n): 32 at 1,000 pairs, 128 at
         10,000.
