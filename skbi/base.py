@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
+from scipy.special import ndtr, ndtri
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import RidgeCV
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.extmath import randomized_svd
@@ -48,15 +50,17 @@ from skbi._data import (
     to_tensor,
     width_of,
 )
-from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP
+from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP, stack, unstack
 from skbi.priors import Prior, as_generator, from_normal, to_normal
 from skbi.training import History, Schedule, seeded, train
 
 __all__ = [
     "BaseDensityEstimator",
+    "Ensemble",
     "Familiar",
     "FeatureMap",
     "Maps",
+    "Member",
     "Pairs",
     "ParameterMap",
     "blocks",
@@ -66,6 +70,7 @@ __all__ = [
     "is_trusted",
     "make_flow",
     "mixture_density",
+    "regress",
     "trusted",
 ]
 
@@ -76,6 +81,11 @@ _LARGE = 2**28  # bytes of memory-mapped data, beyond which they stay in their f
 _REMEMBERED = 2000  # training observations that others are compared with, and as many held out
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
+_NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
+_MEMBERS = 4  # of an ensemble by default
+_LADDER = 25.0  # the strongest shrinkage of a member over the weakest
+_EM_STEPS = 100
+_ROWS = 500  # validation rows evaluated at a time
 
 
 def make_flow(flow: str, n_features: int, n_context: int, **options: Any) -> CouplingFlow:
@@ -89,21 +99,27 @@ class ParameterMap:
     """theta <-> z: the prior's Gaussian coordinates (theta itself without a prior), standardised.
 
     log q(theta) = log q_z(z) + log |det dz/dtheta|, and the determinant of the prior's map is
-    p(theta) / N(z; 0, I). Draws of z therefore land in the prior's support.
+    p(theta) / N(z; 0, I). Draws of z therefore land in the prior's support. Coordinates that are
+    ``straight`` go on through `Straight`: proportional to theta where the prior is flat.
     """
 
     prior: Prior | None
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
+    straight: NDArray[np.bool_]
 
     @classmethod
-    def fit(cls, prior: Prior | None, theta: NDArray[np.float64]) -> Self:
-        """Standardise by the training parameters."""
-        z = theta if prior is None else to_normal(prior, theta)
-        return cls(prior, z.mean(axis=0), z.std(axis=0))
+    def fit(
+        cls, prior: Prior | None, theta: NDArray[np.float64], *, straight: bool = False
+    ) -> Self:
+        """Standardise by the training parameters; optionally keep flat ones straight."""
+        z = theta.copy() if prior is None else to_normal(prior, theta)
+        flat = _is_flat(prior) if straight and prior is not None else np.zeros(z.shape[1], bool)
+        z[:, flat] = Straight.forward(z[:, flat])[0]
+        return cls(prior, z.mean(axis=0), z.std(axis=0), flat)
 
     def scaled(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Standardise Gaussian coordinates."""
+        """Standardise coordinates."""
         return (z - self.mean) / self.scale
 
     def forward(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
@@ -116,12 +132,54 @@ class ParameterMap:
         z = np.zeros(theta.shape)
         z[inside] = to_normal(self.prior, theta[inside])
         log_normal = -0.5 * (z**2 + math.log(2 * math.pi)).sum(axis=1)
-        return self.scaled(z), log_det + log_prior - log_normal
+        z[:, self.straight], log_slope = Straight.forward(z[:, self.straight])
+        return self.scaled(z), log_det + log_prior - log_normal + log_slope.sum(axis=1)
 
     def inverse(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return theta (n, p)."""
         z = self.mean + self.scale * z
+        z[:, self.straight] = Straight.inverse(z[:, self.straight])
         return z if self.prior is None else from_normal(self.prior, z)
+
+
+class Straight:
+    """z ~ N(0, 1) -> s, with u = Phi(z) = (softplus(k s) - softplus(k (s - 1))) / k.
+
+    So s is u but near the edges, where it goes on to infinity. The Gaussian coordinates of a flat
+    prior bend posteriors everywhere.
+    """
+
+    k = 20.0
+
+    @classmethod
+    def forward(cls, z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return s and log ds/dz."""
+        below, above = cls.k * ndtr(z), cls.k * ndtr(-z)
+        s = (np.log(np.expm1(below)) - np.log(-np.expm1(-above))) / cls.k
+        return s, cls._log_slope(s) - 0.5 * (z**2 + math.log(2 * math.pi))
+
+    @classmethod
+    def inverse(cls, s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return z."""
+        left, right = np.logaddexp(0, cls.k * s), np.logaddexp(0, -cls.k * s)
+        below = left - np.logaddexp(0, cls.k * (s - 1))
+        above = np.logaddexp(0, cls.k * (1 - s)) - right
+        return np.where(s < 0.5, ndtri(below / cls.k), -ndtri(above / cls.k))
+
+    @classmethod
+    def _log_slope(cls, s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log ds/du."""
+        edges = np.logaddexp(0, -cls.k * s) + np.logaddexp(0, -cls.k * (1 - s))
+        return edges - math.log(-math.expm1(-cls.k))
+
+
+def _is_flat(prior: Prior) -> NDArray[np.bool_]:
+    """Which parameters are bounded, with a density that hardly varies between the bounds."""
+    p = len(prior.names)
+    bounded = np.isfinite(np.asarray(prior.support, dtype=np.float64)).all(axis=1)
+    u = np.linspace(0.02, 0.98, 25)[:, None]
+    gaps = np.diff(np.asarray(prior.ppf(np.broadcast_to(u, (25, p))), dtype=np.float64), axis=0)
+    return bounded & ~np.asarray(prior.discrete) & (gaps.max(axis=0) < 3 * gaps.min(axis=0))
 
 
 @dataclass(frozen=True)
@@ -180,10 +238,10 @@ class Maps:
     X: FeatureMap
 
     @classmethod
-    def fit(cls, prior: Prior | None, data: Pairs, missing: str) -> Self:
+    def fit(cls, prior: Prior | None, data: Pairs, missing: str, *, straight: bool) -> Self:
         """Fit both to training pairs."""
-        mask = missing == "mask"
-        return cls(ParameterMap.fit(prior, data.theta), FeatureMap.fit(data.X.points, mask))
+        theta = ParameterMap.fit(prior, data.theta, straight=straight)
+        return cls(theta, FeatureMap.fit(data.X.points, missing == "mask"))
 
     def batch(self, X: Packed, like: Tensor) -> Batch:
         """Scale observations and move them to the type and device of ``like``."""
@@ -195,6 +253,57 @@ class Maps:
         if X.points.nbytes > _LARGE and file_of(X.points) is not None:
             return MappedIndexer(X, scale, rng)
         return Indexer(scale(X), rng)
+
+
+class Member(nn.Module):
+    """One member of an ensemble: an embedding of what is given, then a conditional flow."""
+
+    log_weight: Tensor
+
+    def __init__(self, flow: CouplingFlow) -> None:
+        super().__init__()
+        self.flow = flow
+        self.register_buffer("log_weight", torch.zeros(()))
+
+    def embed(self, given: Any) -> Tensor:
+        """Embed what the density is conditioned on, (n, c)."""
+        raise NotImplementedError
+
+
+class Ensemble(nn.Module):
+    """Members that are trained together, each for itself, their flows as one network.
+
+    While they are, the members have no flows of their own; `release` gives them back.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        self.flows = [member.flow for member in members]  # not registered: they rest
+        self.flow = stack(self.flows)
+        for member in members:
+            member.flow = None
+        self.members = nn.ModuleList(members)
+
+    def log_prob(self, z: Tensor, given: Any) -> Tensor:
+        """Log density of z (n, k) in every member, (members, n)."""
+        contexts = torch.stack([member.embed(given) for member in self.members])
+        return self.flow.log_prob(z.expand(len(contexts), *z.shape), contexts)
+
+    def shrunk(self) -> list[Tensor]:
+        """Return the weights that shrinkage pulls to zero."""
+        return [self.flow.get_parameter(name) for name in self.flow.shrunk()]
+
+    def gradients(self) -> list[list[Tensor]]:
+        """Return the gradients of each member."""
+        flows = [w.grad.unbind() for w in self.flow.parameters() if w.grad is not None]
+        others = ([w.grad for w in m.parameters() if w.grad is not None] for m in self.members)
+        return [[*mine, *other] for *mine, other in zip(*flows, others, strict=True)]
+
+    def release(self) -> None:
+        """Give the members their flows, with what they have learnt."""
+        unstack(self.flow, self.flows)
+        for member, flow in zip(self.members, self.flows, strict=True):
+            member.flow = flow.eval()
 
 
 @dataclass(frozen=True)
@@ -286,7 +395,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         "flow": [StrOptions(set(FLOWS))],
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
-        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -301,6 +410,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         "device": [str],
     }
 
+    _straight = False  # whether flat parameters stay straight, see `ParameterMap`
     missing = "error"  # unless an estimator makes it an option
 
     @abstractmethod
@@ -308,14 +418,14 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Everything that `_build` needs, as plain values: what the pickle keeps."""
 
     @abstractmethod
-    def _build(self, spec: dict[str, Any]) -> nn.Module:
-        """Build an untrained member: a module with a ``flow``."""
+    def _build(self, spec: dict[str, Any]) -> Member:
+        """Build an untrained member."""
 
     @abstractmethod
-    def _loss(
-        self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
+    def _losses(
+        self, ensemble: Ensemble, data: Pairs, maps: Maps, rng: np.random.Generator
     ) -> Callable[[Tensor, float], Tensor]:
-        """Return loss(rows, part), -log q in the user's units of those rows of the data."""
+        """Return losses(rows, part): every member's -log q in the user's units, (members, n)."""
 
     def fit(self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from simulated pairs.
@@ -352,12 +462,12 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             self._check_resumable(data)
             maps, spec = self._maps, self._spec
         else:
-            maps = Maps.fit(self.prior, data, self.missing)
+            maps = Maps.fit(self.prior, data, self.missing, straight=self._straight)
             spec = self._specify(data, maps)
-        members, histories = self._train_members(spec, data, maps, rng)
+        members, history = self._train_members(spec, data, maps, rng)
         familiar = self._look_back(members[0], maps, data)
         self._maps, self._spec, self.members_, self._familiar = maps, spec, members, familiar
-        self._describe(X, data, histories, resumed)
+        self._describe(X, data, history, resumed)
         return self
 
     def score(self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None = None) -> float:
@@ -414,55 +524,61 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
     def _train_members(
         self, spec: dict[str, Any], data: Pairs, maps: Maps, rng: np.random.Generator
-    ) -> tuple[list[nn.Module], list[History]]:
-        """Train an ensemble; if interrupted, as many members as have learnt something."""
+    ) -> tuple[list[Member], History]:
+        """Train an ensemble."""
         started = self.members_ if self._resumes else []
-        members, histories = [], []
-        for i in range(self.n_estimators):
+        members = []
+        for i in range(self._count_members(data)):
             with seeded(rng):
-                member = self._build(spec).to(self.device)
+                members.append(self._build(spec).to(self.device))
             if i < len(started):
-                member.load_state_dict(started[i].state_dict())
-            try:
-                histories.append(self._train(member, data, maps, rng))
-            except KeyboardInterrupt:
-                if not members:
-                    raise
-                warnings.warn(
-                    f"Training was interrupted: the ensemble has {len(members)} members, not "
-                    f"{self.n_estimators}. Fit with warm_start=True to continue.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
-                break
-            members.append(member)
-            if histories[-1].interrupted:
-                break
-        return members, histories
+                members[i].load_state_dict(started[i].state_dict())
+        self._begin(members[len(started) :], data, maps)
+        return members, self._train(members, data, maps, rng)
+
+    def _count_members(self, data: Pairs) -> int:
+        """Return how many members to train: sets keep the processor busy with one."""
+        if self.n_estimators == "auto":
+            return 1 if data.X.n_axes == 3 else _MEMBERS
+        return self.n_estimators
+
+    def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
+        """Choose where the training of new members starts, if not from what they are built with."""
 
     def _train(
-        self, member: nn.Module, data: Pairs, maps: Maps, rng: np.random.Generator
+        self, members: list[Member], data: Pairs, maps: Maps, rng: np.random.Generator
     ) -> History:
-        """Train a member."""
-        loss, owners = self._loss(member, data, maps, rng), self._owners(data.X)
-        like = next(member.parameters())
-        weight = to_tensor(data.weights[owners], like)
+        """Train members together, and weight them by the pairs kept aside."""
+        ensemble, owners = Ensemble(members), self._owners(data.X)
+        losses = self._losses(ensemble, data, maps, rng)
+        weight = to_tensor(data.weights[owners], members[0].log_weight)
 
         def rows_of(pairs: NDArray[np.int64]) -> Tensor:
             rows = np.flatnonzero(np.isin(owners, pairs))
-            return torch.as_tensor(rows, device=like.device)
+            return torch.as_tensor(rows, device=weight.device)
+
+        def loss(rows: Tensor, part: float) -> Tensor:
+            each = losses(rows, part)
+            mixed = math.log(len(each)) - torch.logsumexp(-each, dim=0)
+            return weight[rows] * (each.mean(dim=0) if ensemble.training else mixed)
 
         rows = rows_of(data.learnt)
-        return train(
-            member,
-            lambda rows, part: weight[rows] * loss(rows, part),
+        aside = None if data.aside is None else rows_of(data.aside)
+        history = train(
+            ensemble,
+            loss,
             rows,
-            None if data.aside is None else rows_of(data.aside),
-            self._schedule(len(rows), data.X),
+            aside,
+            self._schedule(len(rows), data.X, len(members)),
             rng,
-            decayed=member.flow.decayed(),
+            shrunk=ensemble.shrunk(),
+            gradients=ensemble.gradients,
             progress=type(self).__name__ if self.verbose else None,
         )
+        if aside is not None and len(members) > 1:
+            _weigh(members, losses, aside, weight)
+        ensemble.release()
+        return history
 
     def _look_back(self, member: nn.Module, maps: Maps, data: Pairs) -> Familiar:
         """Remember what training observations look like; without any kept aside, by a tenth."""
@@ -499,7 +615,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return float(p_values[0]) if single else p_values
 
     def _owners(self, X: Packed) -> NDArray[np.int64]:
-        """Return the pair that each of `_loss`'s rows belongs to."""
+        """Return the pair that each of `_losses`' rows belongs to."""
         return np.arange(len(X))
 
     def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
@@ -526,31 +642,32 @@ class BaseDensityEstimator(BaseEstimator, ABC):
     def _batch_size(self, n_train: int) -> int:
         return 2 ** round(math.log2(max(8.0, 1.28 * math.sqrt(n_train))))
 
-    def _schedule(self, n_train: int, X: Packed) -> Schedule:
+    def _schedule(self, n_train: int, X: Packed, n_members: int) -> Schedule:
         size = self._batch_size(n_train) if self.batch_size == "auto" else self.batch_size
+        size = min(size, n_train)
+        strongest = self.alpha * math.sqrt(size / n_train)  # in sd of a minibatch's mean gradient
         return Schedule(
-            batch_size=min(size, n_train),
+            batch_size=size,
             learning_rate=self.learning_rate_init,
-            weight_decay=self.alpha,
+            shrinkage=tuple(strongest * _LADDER ** np.linspace(-1, 0, n_members)),
             max_iter=self.max_iter,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
             parts=self._parts(X),
         )
 
-    def _describe(self, X: Any, data: Pairs, histories: list[History], resumed: bool) -> None:
-        """Set the public fitted attributes; those of training are the first member's."""
-        first = histories[0]
+    def _describe(self, X: Any, data: Pairs, history: History, resumed: bool) -> None:
+        """Set the public fitted attributes."""
         _check_feature_names(self, X, reset=True)
         self.n_features_in_, self._n_axes_in = width_of(X), axes_of(X)
         self._transformer = data.transformer
         self.n_parameters_in_ = data.theta.shape[1]
         self.parameter_names_in_ = data.parameter_names
-        self.n_iter_ = first.n_iter
-        self.loss_curve_ = (self.loss_curve_ if resumed else []) + first.loss_curve
-        scores = (self.validation_scores_ or [] if resumed else []) + first.validation_scores
+        self.n_iter_ = history.n_iter
+        self.loss_curve_ = (self.loss_curve_ if resumed else []) + history.loss_curve
+        scores = (self.validation_scores_ or [] if resumed else []) + history.validation_scores
         self.validation_scores_ = scores if self.early_stopping else None
-        self.best_validation_score_ = first.best_score if self.early_stopping else None
+        self.best_validation_score_ = history.best_score if self.early_stopping else None
 
     def _check_pairs(
         self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None, rng: np.random.Generator
@@ -644,17 +761,23 @@ class BaseDensityEstimator(BaseEstimator, ABC):
     def _draw(
         self, contexts: list[Tensor], shape: tuple[int, ...], rng: np.random.Generator
     ) -> NDArray[np.float64]:
-        """Draw (n, draws, k) from the flows; in an ensemble, each draw from a member at random."""
+        """Draw (n, draws, k) from the flows.
+
+        In an ensemble each draw is from a member at random, the same for all n, so that contexts
+        need not be repeated.
+        """
         device = contexts[0].device
         u = torch.as_tensor(rng.standard_normal(shape, dtype=np.float32), device=device)
         if len(contexts) == 1:
             z, _ = self.members_[0].flow.inverse(u, contexts[0])
         else:
+            weights = torch.stack([member.log_weight for member in self.members_])
+            p = weights.double().softmax(dim=0).cpu().numpy()
+            chosen = torch.as_tensor(rng.choice(len(p), size=shape[1], p=p), device=device)
             z = torch.empty_like(u)
-            chosen = torch.as_tensor(rng.integers(len(contexts), size=shape[:2]), device=device)
             for i, (member, context) in enumerate(zip(self.members_, contexts, strict=True)):
-                rows, columns = torch.nonzero(chosen == i, as_tuple=True)
-                z[rows, columns], _ = member.flow.inverse(u[rows, columns], context[rows])
+                mine = torch.nonzero(chosen == i)[:, 0]
+                z[:, mine], _ = member.flow.inverse(u[:, mine], context)
         return z.double().cpu().numpy()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -714,10 +837,47 @@ def is_trusted() -> bool:
 _HERE = threading.local()
 
 
-def mixture_density(members: list[nn.Module], z: Tensor, contexts: list[Tensor]) -> Tensor:
-    """Log density of z (..., k) under the equal-weight mixture of all members."""
-    log_q = [m.flow.log_prob(z, context) for m, context in zip(members, contexts, strict=True)]
-    return torch.logsumexp(torch.stack(log_q), dim=0) - math.log(len(members))
+def mixture_density(members: list[Member], z: Tensor, contexts: list[Tensor]) -> Tensor:
+    """Log density of z (..., k) under the weighted mixture of all members."""
+    log_q = [
+        member.log_weight + member.flow.log_prob(z, context)
+        for member, context in zip(members, contexts, strict=True)
+    ]
+    total = torch.logsumexp(torch.stack([member.log_weight for member in members]), dim=0)
+    return torch.logsumexp(torch.stack(log_q), dim=0) - total
+
+
+def regress(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Ridge regression of y (n, k) on x (n, c): slopes (c, k), intercept (k,), and a matrix.
+
+    The matrix, upper triangular, makes residuals uncorrelated with variance one.
+    """
+    ridge = RidgeCV(alphas=np.logspace(-3, 5, 9)).fit(x, y)
+    slopes, intercept = ridge.coef_.reshape(y.shape[1], -1).T, np.reshape(ridge.intercept_, -1)
+    power = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
+    freedom = max(1.0, len(x) - 1 - (power / (power + ridge.alpha_)).sum())
+    spread = LedoitWolf(assume_centered=True).fit(y - x @ slopes - intercept)
+    covariance = spread.covariance_ * len(x) / freedom + _NARROWEST**2 * np.eye(y.shape[1])
+    return slopes, intercept, np.linalg.inv(np.linalg.cholesky(covariance)).T
+
+
+@torch.no_grad()
+def _weigh(
+    members: list[Member],
+    losses: Callable[[Tensor, float], Tensor],
+    rows: Tensor,
+    weight: Tensor,
+) -> None:
+    """Set the mixture's weights by these rows' likelihood, with one pseudo-row for every member."""
+    log_q = -torch.cat([losses(part, 1.0) for part in rows.split(_ROWS)], dim=1).double()
+    log_weights = torch.zeros_like(log_q[:, :1])
+    for _ in range(_EM_STEPS):
+        shares = torch.softmax(log_q + log_weights, dim=0) * weight[rows]
+        log_weights = (shares.sum(dim=1, keepdim=True) + 1).log()
+    for member, log_weight in zip(members, log_weights, strict=True):
+        member.log_weight.copy_(log_weight[0] - math.log(len(rows) + len(members)))
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

@@ -21,6 +21,12 @@ def soft_clip(x: Tensor, bound: float = 8.0) -> Tensor:
     return x * torch.rsqrt(1 + (x / bound).square())
 
 
+def hard_clip(x: Tensor, bound: float = 8.0) -> Tensor:
+    """As `soft_clip`, but straight in between: off by 5e-5 of x at 3, where that is off by 7 %."""
+    x = x.clamp(-1e4 * bound, 1e4 * bound)  # whose eighth power is a float32
+    return x * (1 + (x / bound).pow(8)).pow(-1 / 8)
+
+
 def bounded(x: Tensor, bound: float) -> Tensor:
     """Bend x into (-bound, bound) by tanh: for logarithms of scales."""
     return bound * torch.tanh(x / bound)
@@ -42,19 +48,28 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Apply the layer; ``bias`` is added before the product."""
-        h = self.linear(x) if bias is None else affine(self.linear, x, bias)
+        h = linear(self.linear, x) if bias is None else affine(self.linear, x, bias)
         gate, value = h.chunk(2, dim=-1)
         if torch.is_grad_enabled():
             return silu(gate) * value
         return silu(gate, inplace=True).mul_(value)  # twice as fast: no new memory
 
 
+def linear(linear: nn.Linear, x: Tensor) -> Tensor:
+    """linear(x), also for many layers at once: weights (layers, m, k) and x (layers, n, k)."""
+    if linear.weight.ndim == 2:
+        return linear(x)
+    return torch.baddbmm(linear.bias.unsqueeze(1), x, linear.weight.mT)
+
+
 def affine(linear: nn.Linear, x: Tensor, bias: Tensor) -> Tensor:
     """linear(x) + bias in one pass: x is (n, k) with bias (n, m), or (n, S, k) with (n, 1, m).
 
-    With k = 1 the product is elementwise, measured 4 to 6 times faster than a matrix product.
+    Or x is (layers, n, k) with bias (layers, n, m) and many layers at once, as in `linear`. With
+    k = 1 the product is elementwise, measured 4 to 6 times faster than a matrix product.
     """
-    bias, weight = linear.bias + bias, linear.weight.t()
+    weight = linear.weight.mT
+    bias = bias + (linear.bias if weight.ndim == 2 else linear.bias.unsqueeze(1))
     if linear.in_features == 1:
         return torch.addcmul(bias, x, weight)
     if x.ndim == 2:

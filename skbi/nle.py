@@ -18,13 +18,15 @@ import torch
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval
-from torch import Tensor, nn
+from torch import Tensor
 
 from skbi import samplers
 from skbi._data import Packed, axes_of, chunks, to_tensor
 from skbi.base import (
     BaseDensityEstimator,
+    Ensemble,
     Maps,
+    Member,
     Pairs,
     blocks,
     check_n_samples,
@@ -35,7 +37,7 @@ from skbi.base import (
 from skbi.flows import CouplingFlow
 from skbi.networks import MLP
 from skbi.priors import Prior, RandomState, as_generator, from_normal, to_normal
-from skbi.training import one_thread
+from skbi.training import History, one_thread
 
 __all__ = ["NLEEstimator"]
 
@@ -64,13 +66,16 @@ class NLEEstimator(BaseDensityEstimator):
     hidden_layer_sizes : sequence of int, default=(64,)
         Gated layers of the embedding of theta and of each coupling layer's network.
     n_estimators : int, default=1
-        Members of an ensemble; the likelihood of a point is their equal-weight mixture.
+        Members of an ensemble; the likelihood of a point is their mixture, weighted by that of the
+        points kept aside.
     batch_size : int or "auto", default="auto"
         Points a step; "auto" is the power of two nearest 2.56 sqrt(n): 256 at 10,000 points.
     learning_rate_init : float, default=5e-3
         Highest learning rate, reached after a tenth of the steps; it ends at zero.
-    alpha : float, default=0.2
-        Weight decay of the coupling layers' networks.
+    alpha : float, default=1.25
+        Shrinkage of the coupling layers' networks: weights whose mean gradient is less than
+        ``alpha`` standard errors from zero go to zero. So much for an ensemble's last member; the
+        first, or a single one, has a 25th.
     max_iter : int, default=35
         Epochs.
     early_stopping : bool, default=True
@@ -164,7 +169,7 @@ class NLEEstimator(BaseDensityEstimator):
         n_estimators: int = 1,
         batch_size: int | str = "auto",
         learning_rate_init: float = 5e-3,
-        alpha: float = 0.2,
+        alpha: float = 1.25,
         max_iter: int = 35,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
@@ -431,10 +436,10 @@ class NLEEstimator(BaseDensityEstimator):
             embedding, make_flow(spec["flow"], spec["n_features"], _CONTEXT, **options)
         )
 
-    def _loss(
-        self, member: ConditionalDensity, data: Pairs, maps: Maps, rng: np.random.Generator
+    def _losses(
+        self, ensemble: Ensemble, data: Pairs, maps: Maps, rng: np.random.Generator
     ) -> Callable[[Tensor, float], Tensor]:
-        like = next(member.parameters())
+        like = next(ensemble.parameters())
         z = to_tensor(maps.theta.forward(data.theta)[0], like)
         x = maps.indexer(Packed(data.X.points), like, rng)
         owner = torch.as_tensor(data.X.owners(), device=like.device)
@@ -442,14 +447,14 @@ class NLEEstimator(BaseDensityEstimator):
         width = to_tensor(self.dequantize / maps.X.scale, like)
         noise = torch.Generator(like.device).manual_seed(int(rng.integers(2**63)))
 
-        def loss(rows: Tensor, part: float) -> Tensor:
+        def losses(rows: Tensor, part: float) -> Tensor:
             points = x.take(rows).points
             if width.any():  # fresh at every step: a fixed one is learnt by heart
                 uniform = torch.empty_like(points).uniform_(generator=noise)
                 points = points + width * (uniform - 0.5)
-            return log_scale - member.flow.log_prob(points, member.embed(z[owner[rows]]))
+            return log_scale - ensemble.log_prob(points, z[owner[rows]])
 
-        return loss
+        return losses
 
     def _owners(self, X: Packed) -> NDArray[np.int64]:
         """Return the pair of each point."""
@@ -458,8 +463,8 @@ class NLEEstimator(BaseDensityEstimator):
     def _batch_size(self, n_train: int) -> int:
         return 2 * super()._batch_size(n_train)
 
-    def _describe(self, X: Any, data: Pairs, histories: list[Any], resumed: bool) -> None:
-        super()._describe(X, data, histories, resumed)
+    def _describe(self, X: Any, data: Pairs, history: History, resumed: bool) -> None:
+        super()._describe(X, data, history, resumed)
         seen = data.X.points, data.theta
         if resumed:
             seen = [np.vstack(pair) for pair in zip(self._seen, seen, strict=True)]
@@ -577,13 +582,12 @@ class NLEEstimator(BaseDensityEstimator):
         return np.bincount(owners, values - log_scale, minlength=len(packed))
 
 
-class ConditionalDensity(nn.Module):
+class ConditionalDensity(Member):
     """q(x | z): an embedding of the parameters, then a conditional flow."""
 
     def __init__(self, embedding: MLP, flow: CouplingFlow) -> None:
-        super().__init__()
+        super().__init__(flow)
         self.embedding = embedding
-        self.flow = flow
 
     def embed(self, z: Tensor) -> Tensor:
         """Embed parameters, (n, c)."""

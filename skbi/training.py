@@ -1,4 +1,4 @@
-"""The one fit loop: minimise the mean of -log q by AdamW under a warm-up and cosine schedule."""
+"""The one fit loop: minimise the mean of -log q by Adam under a warm-up and cosine schedule."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ _EVALUATE = 500  # validation pairs evaluated at a time
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train."""
+    """How long and how fast to train.
+
+    ``shrinkage`` is how far shrunk weights go to zero at a step, in units of the learning rate: one
+    number, or one for each member of an ensemble. Adam's steps measure the mean gradient in its
+    standard deviations over minibatches, so that shrinkage is a threshold of significance.
+    """
 
     batch_size: int
     learning_rate: float
-    weight_decay: float
+    shrinkage: float | tuple[float, ...]
     max_iter: int
     n_iter_no_change: int
     tol: float
@@ -119,7 +124,8 @@ def train(
     schedule: Schedule,
     rng: np.random.Generator,
     *,
-    decayed: Sequence[Tensor] = (),
+    shrunk: Sequence[Tensor] = (),
+    gradients: Callable[[], list[list[Tensor]]] | None = None,
     progress: str | None = None,
 ) -> History:
     """Train ``module`` in place and leave it with its best weights.
@@ -138,8 +144,11 @@ def train(
     schedule : Schedule
     rng : Generator
         Orders the minibatches.
-    decayed : sequence of Tensor
-        The weights of ``module`` that weight decay shrinks.
+    shrunk : sequence of Tensor
+        The weights of ``module`` that are shrunk, with a leading axis of members if ``shrinkage``
+        has more than one number.
+    gradients : callable, optional
+        Returns the gradients of each member of an ensemble, whose norms are limited one by one.
     progress : str, optional
         Show a progress bar with this label and both losses.
 
@@ -152,8 +161,7 @@ def train(
     FloatingPointError
         If the loss is no longer finite.
     """
-    optimizer = _optimizer(module, decayed, schedule)
-    run = _Run(module, optimizer, loss, rows, validation_rows, schedule, rng)
+    run = _Run(module, shrunk, gradients, loss, rows, validation_rows, schedule, rng)
     bar = tqdm(range(schedule.max_iter), desc=progress, unit="epoch", disable=progress is None)
     try:
         for epoch in bar:
@@ -184,15 +192,19 @@ class _Run:
     def __init__(
         self,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        shrunk: Sequence[Tensor],
+        gradients: Callable[[], list[list[Tensor]]] | None,
         loss: Callable[[Tensor, float], Tensor],
         rows: Tensor,
         validation_rows: Tensor | None,
         schedule: Schedule,
         rng: np.random.Generator,
     ) -> None:
-        self.module, self.optimizer, self.loss = module, optimizer, loss
+        self.module, self.shrunk, self.loss = module, shrunk, loss
         self.schedule, self.rng = schedule, rng
+        self.gradients = gradients or self._all_gradients
+        self.optimizer = torch.optim.Adam(module.parameters(), schedule.learning_rate, fused=True)
+        self.shrinkage = torch.tensor(schedule.shrinkage, dtype=torch.float32, device=rows.device)
         self.rows, self.validation_rows = rows, validation_rows
         self.history, self.best, self.waited = History(), _copy(module), 0
         n_steps = schedule.max_iter * math.ceil(len(rows) / schedule.batch_size)
@@ -237,27 +249,36 @@ class _Run:
             losses = self.loss(batch, part)
             self.optimizer.zero_grad()
             losses.mean().backward()
-            nn.utils.clip_grad_norm_(self.module.parameters(), _MAX_NORM)
+            self._clip()
             self.optimizer.step()
+            self._shrink(self.rate.get_last_lr()[0])
             self.rate.step()
             total += losses.detach().sum()
         return _finite(float(total) / len(self.rows))
+
+    def _all_gradients(self) -> list[list[Tensor]]:
+        return [[w.grad for w in self.module.parameters() if w.grad is not None]]
+
+    def _clip(self) -> None:
+        """Limit the norm of every member's gradient; the loss is their mean."""
+        members = self.gradients()
+        for gradients in members:
+            norms = torch.stack(torch._foreach_norm(gradients))
+            norm = len(members) * torch.linalg.vector_norm(norms)
+            torch._foreach_mul_(gradients, (_MAX_NORM / (norm + 1e-6)).clamp(max=1))
+
+    @torch.no_grad()
+    def _shrink(self, rate: float) -> None:
+        """Pull weights to zero by an equal amount, those that are nearer than that all the way."""
+        limit = rate * self.shrinkage
+        for weights in self.shrunk:
+            most = limit.reshape(-1, *[1] * (weights.ndim - 1)) if limit.ndim else limit
+            weights.sub_(weights.clamp(-most, most))
 
     @torch.no_grad()
     def _score(self, part: float) -> float:
         losses = [self.loss(rows, part) for rows in self.validation_rows.split(_EVALUATE)]
         return _finite(-float(torch.cat(losses).mean()))
-
-
-def _optimizer(
-    module: nn.Module, decayed: Sequence[Tensor], schedule: Schedule
-) -> torch.optim.Optimizer:
-    shrinks = {id(w) for w in decayed}
-    groups = [
-        {"params": decayed, "weight_decay": schedule.weight_decay},
-        {"params": [w for w in module.parameters() if id(w) not in shrinks], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
 
 
 def _rate(n_steps: int, step: int) -> float:

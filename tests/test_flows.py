@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from skbi.flows import NeuralSplineFlow, RealNVP
+from skbi.flows import NeuralSplineFlow, RealNVP, Spline, stack, unstack
 
 FLOWS = [RealNVP, NeuralSplineFlow]
 flows = pytest.mark.parametrize("kind", FLOWS)
@@ -124,13 +125,54 @@ def test_splines_are_continuous_with_the_identity_outside(x):
             assert (log_slope == 0).all()
 
 
+@given(seed=st.integers(0, 999))
+def test_the_gradient_of_a_spline_is_autograds(seed):
+    rng = np.random.default_rng(seed)
+    x = torch.tensor(rng.normal(0, 3, size=(4, 3)), requires_grad=True)
+    values = torch.tensor(rng.normal(size=(4, 3, NeuralSplineFlow.n_values)), requires_grad=True)
+    assert torch.autograd.gradcheck(Spline.apply, (x, values))
+    with torch.no_grad():
+        recorded, plain = Spline.apply(x, values), NeuralSplineFlow.transform(x, values, False)
+    torch.testing.assert_close(recorded, plain)
+
+
+@flows
+@pytest.mark.parametrize("p", [1, 2, 5])
+def test_a_stack_of_flows_is_each_of_them(kind, p):
+    some, (z, context) = [make(kind, p, seed=seed) for seed in range(3)], inputs(20, p)
+    stacked = stack(some)
+    together = stacked.log_prob(z.expand(3, -1, -1), context.expand(3, -1, -1))
+    torch.testing.assert_close(together, torch.stack([f.log_prob(z, context) for f in some]))
+    together.sum().backward()
+    some[1].log_prob(z, context).sum().backward()
+    for name, weights in some[1].named_parameters():
+        torch.testing.assert_close(stacked.get_parameter(name).grad[1], weights.grad)
+    others = [make(kind, p, seed=seed) for seed in range(5, 8)]
+    unstack(stacked, others)
+    torch.testing.assert_close(others[2].log_prob(z, context), some[2].log_prob(z, context))
+
+
+@flows
+@pytest.mark.parametrize("p", [1, 2, 5])
+def test_a_flow_begins_at_a_given_gaussian(kind, p):
+    rng, flow = np.random.default_rng(0), kind(p, 3).double()
+    slopes, intercept = rng.normal(size=(3, p)), rng.normal(size=p)
+    root = np.triu(0.1 * rng.normal(size=(p, p)), 1) + np.diag(rng.uniform(0.1, 90, p))
+    flow.begin(slopes, intercept, root)
+    z, context = inputs(20, p)
+    precision = root @ root.T
+    exact = stats.multivariate_normal(np.zeros(p), np.linalg.inv(precision), allow_singular=True)
+    expected = exact.logpdf(z.numpy() - context.numpy() @ slopes - intercept)
+    np.testing.assert_allclose(flow.log_prob(z, context).detach(), expected, rtol=1e-5)
+
+
 @flows
 @given(p=st.integers(2, 12))
 def test_two_couplings_move_everything_whatever_came_before(kind, p):
     """Every component of u depends nonlinearly on the context: each was moved by a layer."""
     flow, (z, context) = make(kind, p, n_transforms=2), inputs(1, p)
-    torch.nn.init.zeros_(flow.steer.weight[: 2 * p])
-    torch.nn.init.zeros_(flow.steer.bias[: 2 * p])
+    torch.nn.init.zeros_(flow.start.weight)
+    torch.nn.init.zeros_(flow.start.bias)
     moved = (flow(z, context)[0] - flow(z, -context)[0]).abs()
     assert (moved > 0).all()
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbi.networks import MLP, DeepSet, Gated, bounded, soft_clip
+from skbi.networks import MLP, DeepSet, Gated, bounded, hard_clip, soft_clip
 
 
 def deepset(d=2, n_out=5, seed=0):
@@ -83,7 +83,7 @@ def test_an_mlp_has_a_linear_path():
 
 @given(x=st.floats(-1e6, 1e6, allow_subnormal=False), bound=st.floats(0.5, 20))
 def test_clips_are_odd_increasing_bounded_and_the_identity_near_zero(x, bound):
-    for clip in (soft_clip, bounded):
+    for clip in (soft_clip, hard_clip, bounded):
         pair = clip(torch.tensor([x, -x, 0.0, 1e-4], dtype=torch.float64), bound)
         assert pair.abs().max() <= bound * (1 + 1e-12)
         assert pair[0] == -pair[1]

@@ -15,7 +15,7 @@ from skbi.training import Schedule, _rate, one_thread, seeded, train
 SCHEDULE = Schedule(
     batch_size=20,
     learning_rate=0.05,
-    weight_decay=0.0,
+    shrinkage=0.0,
     max_iter=60,
     n_iter_no_change=1000,
     tol=0.0,
@@ -142,17 +142,23 @@ def test_the_learning_rate_rises_then_falls_to_zero(n_steps):
     assert rates[-1] == pytest.approx(0, abs=1e-12) or n_steps == 1
 
 
-def test_weight_decay_shrinks_what_it_is_given():
-    module = nn.Linear(2, 1)
+@pytest.mark.parametrize("shrinkage", [1.0, (1.0, 2.0)])
+def test_shrinkage_pulls_what_it_is_given_to_zero_by_equal_amounts(shrinkage):
+    members = np.size(shrinkage)
+    module = nn.Linear(2, members)
     nn.init.ones_(module.weight)
     nn.init.ones_(module.bias)
-    schedule, decayed = replace(weight_decay=1.0, max_iter=5), [module.weight]
+    schedule, before = replace(shrinkage=shrinkage, max_iter=2), torch.tensor([1.0, 3e-4])
+    module.weight.data.mul_(before)
 
     def flat(rows, part):
         return 0 * module(torch.zeros(len(rows), 2))[:, 0]
 
-    run(module, flat, schedule, decayed=decayed)
-    assert (module.weight < 0.9).all()
+    run(module, flat, schedule, shrunk=[module.weight])
+    moved = 1 - module.weight[:, 0]
+    assert (moved > 0).all()
+    torch.testing.assert_close(moved / moved[0], torch.tensor(shrinkage).reshape(-1))
+    assert (module.weight[:, 1] == 0).all()
     assert (module.bias == 1).all()
 
 
