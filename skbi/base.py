@@ -299,6 +299,15 @@ class Ensemble(nn.Module):
         others = ([w.grad for w in m.parameters() if w.grad is not None] for m in self.members)
         return [[*mine, *other] for *mine, other in zip(*flows, others, strict=True)]
 
+    @torch.no_grad()
+    def keep(self, best: dict[str, Tensor], better: Tensor) -> None:
+        """Copy the weights of some members, ``better`` (members,), to a state."""
+        for name, weights in self.flow.named_parameters(prefix="flow"):
+            best[name][better] = weights[better]
+        for name, weights in self.members.state_dict(prefix="members.").items():
+            if better[int(name.split(".")[1])]:
+                best[name].copy_(weights)
+
     def release(self) -> None:
         """Give the members their flows, with what they have learnt."""
         unstack(self.flow, self.flows)
@@ -557,26 +566,25 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             rows = np.flatnonzero(np.isin(owners, pairs))
             return torch.as_tensor(rows, device=weight.device)
 
-        def loss(rows: Tensor, part: float) -> Tensor:
-            each = losses(rows, part)
-            mixed = math.log(len(each)) - torch.logsumexp(-each, dim=0)
-            return weight[rows] * (each.mean(dim=0) if ensemble.training else mixed)
+        def weighted(rows: Tensor, part: float) -> Tensor:
+            return weight[rows] * losses(rows, part)
 
         rows = rows_of(data.learnt)
         aside = None if data.aside is None else rows_of(data.aside)
         history = train(
             ensemble,
-            loss,
+            weighted,
             rows,
             aside,
             self._schedule(len(rows), data.X, len(members)),
             rng,
             shrunk=ensemble.shrunk(),
             gradients=ensemble.gradients,
+            keep=ensemble.keep,
             progress=type(self).__name__ if self.verbose else None,
         )
         if aside is not None and len(members) > 1:
-            _weigh(members, losses, aside, weight)
+            history.best_score = _weigh(members, losses, aside, weight)
         ensemble.release()
         return history
 
@@ -869,8 +877,11 @@ def _weigh(
     losses: Callable[[Tensor, float], Tensor],
     rows: Tensor,
     weight: Tensor,
-) -> None:
-    """Set the mixture's weights by these rows' likelihood, with one pseudo-row for every member."""
+) -> float:
+    """Set the mixture's weights by these rows' likelihood, with one pseudo-row for every member.
+
+    Returns the rows' mean log density under the mixture.
+    """
     log_q = -torch.cat([losses(part, 1.0) for part in rows.split(_ROWS)], dim=1).double()
     log_weights = torch.zeros_like(log_q[:, :1])
     for _ in range(_EM_STEPS):
@@ -878,6 +889,8 @@ def _weigh(
         log_weights = (shares.sum(dim=1, keepdim=True) + 1).log()
     for member, log_weight in zip(members, log_weights, strict=True):
         member.log_weight.copy_(log_weight[0] - math.log(len(rows) + len(members)))
+    mixed = torch.logsumexp(log_q + log_weights, dim=0) - torch.logsumexp(log_weights, dim=0)
+    return float((weight[rows] * mixed).mean())
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

@@ -118,7 +118,7 @@ _THREADS, _HERE = _Threads(), threading.local()
 
 def train(
     module: nn.Module,
-    loss: Callable[[Tensor, float], Tensor],
+    losses: Callable[[Tensor, float], Tensor],
     rows: Tensor,
     validation_rows: Tensor | None,
     schedule: Schedule,
@@ -126,17 +126,20 @@ def train(
     *,
     shrunk: Sequence[Tensor] = (),
     gradients: Callable[[], list[list[Tensor]]] | None = None,
+    keep: Callable[[dict[str, Tensor], Tensor], None] | None = None,
     progress: str | None = None,
 ) -> History:
     """Train ``module`` in place and leave it with its best weights.
+
+    It may be an ensemble, whose members do not see each other: each has its own best weights.
 
     Parameters
     ----------
     module : Module
         What to train.
-    loss : callable
-        ``loss(rows, part)`` is -log q of those training pairs, (len(rows),), reading that part of
-        each set's points.
+    losses : callable
+        ``losses(rows, part)`` is -log q of those training pairs, (len(rows),) or (members,
+        len(rows)), reading that part of each set's points.
     rows : Tensor of int
         The training pairs.
     validation_rows : Tensor of int or None
@@ -149,6 +152,8 @@ def train(
         has more than one number.
     gradients : callable, optional
         Returns the gradients of each member of an ensemble, whose norms are limited one by one.
+    keep : callable, optional
+        ``keep(best, better)`` copies the weights of those members to the state ``best``.
     progress : str, optional
         Show a progress bar with this label and both losses.
 
@@ -161,7 +166,7 @@ def train(
     FloatingPointError
         If the loss is no longer finite.
     """
-    run = _Run(module, shrunk, gradients, loss, rows, validation_rows, schedule, rng)
+    run = _Run(module, shrunk, gradients, keep, losses, rows, validation_rows, schedule, rng)
     bar = tqdm(range(schedule.max_iter), desc=progress, unit="epoch", disable=progress is None)
     try:
         for epoch in bar:
@@ -194,19 +199,21 @@ class _Run:
         module: nn.Module,
         shrunk: Sequence[Tensor],
         gradients: Callable[[], list[list[Tensor]]] | None,
-        loss: Callable[[Tensor, float], Tensor],
+        keep: Callable[[dict[str, Tensor], Tensor], None] | None,
+        losses: Callable[[Tensor, float], Tensor],
         rows: Tensor,
         validation_rows: Tensor | None,
         schedule: Schedule,
         rng: np.random.Generator,
     ) -> None:
-        self.module, self.shrunk, self.loss = module, shrunk, loss
+        self.module, self.shrunk, self.losses = module, shrunk, losses
         self.schedule, self.rng = schedule, rng
-        self.gradients = gradients or self._all_gradients
+        self.gradients, self.keep = gradients or self._all_gradients, keep or self._keep_all
         self.optimizer = torch.optim.Adam(module.parameters(), schedule.learning_rate, fused=True)
         self.shrinkage = torch.tensor(schedule.shrinkage, dtype=torch.float32, device=rows.device)
         self.rows, self.validation_rows = rows, validation_rows
         self.history, self.best, self.waited = History(), _copy(module), 0
+        self.best_scores = torch.tensor(-math.inf)
         n_steps = schedule.max_iter * math.ceil(len(rows) / schedule.batch_size)
         self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(_rate, n_steps))
 
@@ -222,14 +229,16 @@ class _Run:
             self._select(self._score(part), part != previous)
         self.history.loss_curve.append(loss)
 
-    def _select(self, score: float, anew: bool) -> None:
-        """Keep the weights if they score best; scores on other parts of the sets do not compare."""
+    def _select(self, scores: Tensor, anew: bool) -> None:
+        """Keep weights that score best; scores on other parts of the sets do not compare."""
         if anew:
-            self.history.best_score, self.waited = -math.inf, 0
-        self.history.validation_scores.append(score)
-        self.waited = 0 if score > self.history.best_score + self.schedule.tol else self.waited + 1
-        if score > self.history.best_score:
-            self.history.best_score, self.best = score, _copy(self.module)
+            self.best_scores, self.waited = torch.full_like(scores, -math.inf), 0
+        improved = bool((scores > self.best_scores + self.schedule.tol).any())
+        self.waited = 0 if improved else self.waited + 1
+        self.keep(self.best, scores > self.best_scores)
+        self.best_scores = torch.maximum(scores, self.best_scores)
+        self.history.best_score = float(self.best_scores.mean())
+        self.history.validation_scores.append(_finite(float(scores.mean())))
 
     def stuck(self) -> bool:
         """Whether the score on whole sets has stopped improving."""
@@ -246,7 +255,7 @@ class _Run:
         total = torch.zeros((), dtype=torch.float32, device=self.rows.device)
         order = torch.as_tensor(self.rng.permutation(len(self.rows)), device=self.rows.device)
         for batch in self.rows[order].split(self.schedule.batch_size):
-            losses = self.loss(batch, part)
+            losses = self.losses(batch, part)
             self.optimizer.zero_grad()
             losses.mean().backward()
             self._clip()
@@ -254,10 +263,15 @@ class _Run:
             self._shrink(self.rate.get_last_lr()[0])
             self.rate.step()
             total += losses.detach().sum()
-        return _finite(float(total) / len(self.rows))
+        n_members = losses.numel() / len(batch)
+        return _finite(float(total) / len(self.rows) / n_members)
 
     def _all_gradients(self) -> list[list[Tensor]]:
         return [[w.grad for w in self.module.parameters() if w.grad is not None]]
+
+    def _keep_all(self, best: dict[str, Tensor], better: Tensor) -> None:
+        if better:
+            best.update(_copy(self.module))
 
     def _clip(self) -> None:
         """Limit the norm of every member's gradient; the loss is their mean."""
@@ -276,9 +290,9 @@ class _Run:
             weights.sub_(weights.clamp(-most, most))
 
     @torch.no_grad()
-    def _score(self, part: float) -> float:
-        losses = [self.loss(rows, part) for rows in self.validation_rows.split(_EVALUATE)]
-        return _finite(-float(torch.cat(losses).mean()))
+    def _score(self, part: float) -> Tensor:
+        losses = [self.losses(rows, part) for rows in self.validation_rows.split(_EVALUATE)]
+        return -torch.cat(losses, dim=-1).mean(dim=-1)
 
 
 def _rate(n_steps: int, step: int) -> float:
