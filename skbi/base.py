@@ -82,7 +82,7 @@ _REMEMBERED = 2000  # training observations that others are compared with, and a
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
 _NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
-_MEMBERS = 4  # of an ensemble by default
+_MANY = 5000  # pairs, from which on an ensemble of two does
 _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _ROWS = 500  # validation rows evaluated at a time
@@ -406,7 +406,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         "hidden_layer_sizes": ["array-like"],
         "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
@@ -546,10 +546,15 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return members, self._train(members, data, maps, rng)
 
     def _count_members(self, data: Pairs) -> int:
-        """Return how many members to train: sets keep the processor busy with one."""
-        if self.n_estimators == "auto":
-            return 1 if data.X.n_axes == 3 else _MEMBERS
-        return self.n_estimators
+        if self.n_estimators != "auto":
+            return self.n_estimators
+        if self._resumes:
+            return len(self.members_)
+        return 1 if self._reads_sets(data.X) else 4 if len(data.X) < _MANY else 2
+
+    def _reads_sets(self, X: Packed) -> bool:
+        """Whether a member has a network for sets: it keeps a processor busy, and learns slower."""
+        return False
 
     def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
         """Choose where the training of new members starts, if not from what they are built with."""
@@ -647,16 +652,15 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             )
         return order[n_validation:], order[:n_validation]
 
-    def _batch_size(self, n_train: int) -> int:
-        return 2 ** round(math.log2(max(8.0, 1.28 * math.sqrt(n_train))))
-
     def _schedule(self, n_train: int, X: Packed, n_members: int) -> Schedule:
-        size = self._batch_size(n_train) if self.batch_size == "auto" else self.batch_size
+        size, rate, calm = self.batch_size, self.learning_rate_init, 2 if self._reads_sets(X) else 1
+        if size == "auto":
+            size = 2 ** round(math.log2(max(8.0, 2.56 / calm * math.sqrt(n_train))))
         size = min(size, n_train)
         strongest = self.alpha * math.sqrt(size / n_train)  # in sd of a minibatch's mean gradient
         return Schedule(
             batch_size=size,
-            learning_rate=self.learning_rate_init,
+            learning_rate=1e-2 / calm if rate == "auto" else rate,
             shrinkage=tuple(strongest * _LADDER ** np.linspace(-1, 0, n_members)),
             max_iter=self.max_iter,
             n_iter_no_change=self.n_iter_no_change,

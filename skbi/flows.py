@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
-from skbi.networks import Gated, affine, bounded, linear, zero
+from skbi.networks import Gated, affine, bounded, linear, soft_clip, zero
 
 __all__ = ["NeuralSplineFlow", "RealNVP"]
 
@@ -262,7 +262,7 @@ class Coupling(nn.Module):
         h = kept.clamp(-8, 8) if self.sizes[0] else first.new_zeros(*first.shape[:-1], 1)
         h = self.hidden[0](h, first)
         for layer in self.hidden[1:]:
-            h = layer(h)
+            h = layer(soft_clip(h))
         return affine(self.last, h, last).unflatten(-1, (-1, self.n_values))
 
 

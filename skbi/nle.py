@@ -460,9 +460,6 @@ class NLEEstimator(BaseDensityEstimator):
         """Return the pair of each point."""
         return X.owners()
 
-    def _batch_size(self, n_train: int) -> int:
-        return 2 * super()._batch_size(n_train)
-
     def _describe(self, X: Any, data: Pairs, history: History, resumed: bool) -> None:
         super()._describe(X, data, history, resumed)
         seen = data.X.points, data.theta
