@@ -61,22 +61,22 @@ class NLEEstimator(BaseDensityEstimator):
     flow : {"spline", "realnvp"}, default="spline"
         Kind of coupling layer. On 20,000 events of the double moon splines end 0.036 nats from the
         exact likelihood in 43 s on one core, affine maps 0.051 in 26 s.
-    n_transforms : int, default=6
+    n_transforms : int, default=4
         Number of coupling layers.
-    hidden_layer_sizes : sequence of int, default=(64,)
+    hidden_layer_sizes : sequence of int, default=(64, 64)
         Gated layers of the embedding of theta and of each coupling layer's network.
     n_estimators : int, default=1
         Members of an ensemble; the likelihood of a point is their mixture, weighted by that of the
         points kept aside.
     batch_size : int or "auto", default="auto"
         Points a step; "auto" is the power of two nearest 2.56 sqrt(n): 256 at 10,000 points.
-    learning_rate_init : float, default=5e-3
-        Highest learning rate, reached after a tenth of the steps; it ends at zero.
+    learning_rate_init : float or "auto", default="auto"
+        Highest learning rate, 1e-2 by default, reached after a tenth of the steps; it ends at zero.
     alpha : float, default=1.25
         Shrinkage of the coupling layers' networks: weights whose mean gradient is less than
         ``alpha`` standard errors from zero go to zero. So much for an ensemble's last member; the
         first, or a single one, has a 25th.
-    max_iter : int, default=35
+    max_iter : int, default=50
         Epochs.
     early_stopping : bool, default=True
         Keep ``validation_fraction`` of the pairs aside, keep the weights that score best on them
@@ -164,13 +164,13 @@ class NLEEstimator(BaseDensityEstimator):
         *,
         prior: Prior | None = None,
         flow: str = "spline",
-        n_transforms: int = 6,
-        hidden_layer_sizes: Sequence[int] = (64,),
+        n_transforms: int = 4,
+        hidden_layer_sizes: Sequence[int] = (64, 64),
         n_estimators: int = 1,
         batch_size: int | str = "auto",
-        learning_rate_init: float = 5e-3,
+        learning_rate_init: float | str = "auto",
         alpha: float = 1.25,
-        max_iter: int = 35,
+        max_iter: int = 50,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 20,
