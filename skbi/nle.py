@@ -112,8 +112,9 @@ class NLEEstimator(BaseDensityEstimator):
     loss_curve_ : list of float
         Mean training loss, -log q(x | theta) in nats a point, of each epoch.
     validation_scores_ : list of float or None
-        Mean log q(x | theta) of the validation points after each epoch.
+        Mean log q(x | theta) of the validation points after each epoch, and over the members.
     best_validation_score_ : float or None
+        That of the fitted mixture, each member with the weights of its own best epoch.
 
     References
     ----------

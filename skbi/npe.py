@@ -40,7 +40,8 @@ from skbi.training import History, seeded
 
 __all__ = ["NPEEstimator"]
 
-_REGRESSED = 10_000  # pairs that decide where training begins
+_REGRESSED = 10_000  # pairs, at most, that decide where training begins
+_FEW = 10  # and at least
 _LEAST_POINTS = 25  # of a set that is read in part
 _PARTS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
 _POINTS = 2**15  # points of sets that are in the summary network at one time
@@ -133,8 +134,9 @@ class NPEEstimator(BaseDensityEstimator):
         a part of each set, an eighth and then a third, so that the curve falls in steps.
     validation_scores_ : list of float or None
         Mean log q(theta | x) of the validation pairs after each epoch, on the same part of the set,
-        members weighted equally.
+        and over the members.
     best_validation_score_ : float or None
+        That of the fitted mixture, each member with the weights of its own best epoch.
 
     References
     ----------
@@ -373,9 +375,10 @@ class NPEEstimator(BaseDensityEstimator):
         return AmortisedPosterior(summary, flow)
 
     def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
-        if not members or members[0].summary is not None:
+        rows = data.learnt[:_REGRESSED]
+        if not members or members[0].summary is not None or len(rows) < _FEW:
             return
-        first, rows = members[0], data.learnt[:_REGRESSED]
+        first = members[0]
         z, _ = maps.theta.forward(data.theta[rows])
         context = first.embed(maps.batch(data.X.take(rows), first.log_weight))
         first.flow.begin(*regress(context.cpu().double().numpy(), z))

@@ -213,7 +213,7 @@ class _Run:
         self.shrinkage = torch.tensor(schedule.shrinkage, dtype=torch.float32, device=rows.device)
         self.rows, self.validation_rows = rows, validation_rows
         self.history, self.best, self.waited = History(), _copy(module), 0
-        self.best_scores = torch.tensor(-math.inf)
+        self.best_scores = torch.full((), -math.inf, device=rows.device)
         n_steps = schedule.max_iter * math.ceil(len(rows) / schedule.batch_size)
         self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(_rate, n_steps))
 

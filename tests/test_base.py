@@ -140,7 +140,9 @@ def test_names_come_from_the_prior_or_are_numbered(fitted):
 
 def test_fitted_attributes_tell_what_happened(fitted):
     assert fitted.n_iter_ == len(fitted.loss_curve_) == len(fitted.validation_scores_) == 3
-    assert fitted.best_validation_score_ == max(fitted.validation_scores_)
+    alone = NPEEstimator(**QUICK, n_estimators=1).fit(*pairs())
+    assert alone.best_validation_score_ == max(alone.validation_scores_)
+    assert fitted.best_validation_score_ >= max(fitted.validation_scores_)  # each member at its best
     assert isinstance(fitted.flow_, NeuralSplineFlow)
     assert fitted.summary_net_ is None
     npe = NPEEstimator(**QUICK, early_stopping=False).fit(*pairs())
@@ -200,7 +202,7 @@ def test_large_files_are_read_batch_by_batch(kind, dtype, tmp_path, monkeypatch)
     monkeypatch.setattr(base, "_LARGE", 0)
     monkeypatch.setattr(base, "Indexer", None)  # which holds all in memory
     fitted = kind(**QUICK).fit(theta, np.load(tmp_path / "X.npy", mmap_mode="r"))
-    np.testing.assert_allclose(fitted.log_prob(theta, X), expected, atol=1e-4)
+    np.testing.assert_allclose(fitted.log_prob(theta, X), expected, atol=1e-3)  # rounded otherwise
 
 
 def test_sets_in_a_large_file_are_read_in_parts(tmp_path, monkeypatch):

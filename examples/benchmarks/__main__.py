@@ -9,6 +9,24 @@ how far that is below the exact one (nats, where known); C2ST against reference 
 perfect; an MLP, five folds, mean over the observations); coverage_score of 1,000 runs; draws a
 second for one observation; seconds to calibrate 2,000 runs by 1,000 draws; peak memory. Medians
 over seeds. Everything goes to benchmarks.json and benchmarks.png in the folder --out.
+
+What the defaults were chosen by, one seed and one thread: nats from the exact posterior at 10,000
+pairs, and seconds of the fit, of two_moons (tm) and gaussian_linear_uniform (glu).
+
+- Affine couplings leave C2ST at 0.70 (tm) and 0.64 (gaussian_mixture), splines 0.53 and 0.55.
+- Weights that are shrunk to zero unless significant (alpha 1.25): glu 0.13; hardly shrunk 0.70.
+  But tm: 0.71 and 0.20. So members differ in it, and the validation pairs weight them.
+- Members that keep their own best weights: glu 0.12; the best weights of their mean 0.21.
+- Six transforms with one gated layer of 64: tm 0.19 in 22 s; two layers 0.13 in 28 s; four with
+  two layers 0.15 in 21 s, glu 0.12 instead of 0.13 and a third faster.
+- Layers without gates: tm 0.14, glu 0.47. Three gated layers, or two unbounded ones on sets for 50
+  epochs, diverged; bounded between the layers they do not.
+- Muon instead of Adam: tm 0.14 instead of 0.19, as good as twice the epochs, a third slower.
+- Of no use: other decay rates of Adam, averaged weights, finer or narrower splines, a shrinkage that
+  falls during training (glu 0.23, tm 0.31), that spares large weights (0.35, 0.39), or that moves
+  to the best member's (tm 0.17 to 0.23).
+- 1,000 pairs: four members tm 0.51, gaussian_mixture 0.31; two 0.65 and 0.38.
+- Sets learn slower: at the vectors' learning rate and batch the double moon ends at -8.0, not -9.5.
 """
 
 import argparse
