@@ -22,7 +22,7 @@ pairs, and seconds of the fit, of two_moons (tm) and gaussian_linear_uniform (gl
 - Layers without gates: tm 0.14, glu 0.47. Three gated layers, or two unbounded ones on sets for 50
   epochs, diverged; bounded between the layers they do not.
 - Muon instead of Adam: tm 0.14 instead of 0.19, as good as twice the epochs, a third slower.
-- Of no use: other decay rates of Adam, averaged weights, finer or narrower splines, a shrinkage that
+- Of no use: other decay rates of Adam, averaged weights, finer or narrower splines; shrinkage that
   falls during training (glu 0.23, tm 0.31), that spares large weights (0.35, 0.39), or that moves
   to the best member's (tm 0.17 to 0.23).
 - 1,000 pairs: four members tm 0.51, gaussian_mixture 0.31; two 0.65 and 0.38.
