@@ -1,7 +1,7 @@
 """Learn the posterior of the double moon from 10,000 simulations, and see whether to trust it.
 
 A set of 200 points lies on two noisy arcs. Its parameters: the fraction d of points on the upper
-arc, the noise sigma, and the vertical dilation t. Takes about two minutes on two cores and writes
+arc, the noise sigma, and the vertical dilation t. Takes about three minutes on two cores and writes
 five pictures next to this file:
 
     pip install -c tests/constraints.txt -e ".[plot]" && python examples/double_moon_npe.py
