@@ -56,10 +56,9 @@ class NPEEstimator(BaseDensityEstimator):
     prior : JointPrior, an object with its methods, or None, default=None
         Decides the support: every draw lies inside and the density is normalised over it. It must
         be the distribution that the training parameters were drawn from, or that `fit` is given
-        weights for. Without one the
-        parameters are unbounded.
+        weights for. Without one the parameters are unbounded.
     flow : {"spline", "realnvp"}, default="spline"
-        Kind of coupling layer. Affine maps ("realnvp") draw about twice as fast and train faster;
+        Kind of coupling layer. Affine maps ("realnvp") draw and train faster;
         posteriors with several modes or sharp edges need splines. A single
         parameter always gets splines: a stack of affine maps of one variable is a Gaussian.
     n_transforms : int, default=4
