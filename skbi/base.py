@@ -82,7 +82,7 @@ _REMEMBERED = 2000  # training observations that others are compared with, and a
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
 _NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
-_MANY = 5000  # pairs, from which on an ensemble of two does
+_MANY = 5000  # pairs, from which on an ensemble of three does
 _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _ROWS = 500  # validation rows evaluated at a time
@@ -161,10 +161,9 @@ class Straight:
     @classmethod
     def inverse(cls, s: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return z."""
-        left, right = np.logaddexp(0, cls.k * s), np.logaddexp(0, -cls.k * s)
-        below = left - np.logaddexp(0, cls.k * (s - 1))
-        above = np.logaddexp(0, cls.k * (1 - s)) - right
-        return np.where(s < 0.5, ndtri(below / cls.k), -ndtri(above / cls.k))
+        growth = np.exp(cls.k * np.minimum(s, 1 - s))
+        tail = np.log1p(growth * -math.expm1(-cls.k) / (1 + growth * math.exp(-cls.k))) / cls.k
+        return np.copysign(ndtri(tail), s - 0.5)
 
     @classmethod
     def _log_slope(cls, s: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -550,7 +549,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             return self.n_estimators
         if self._resumes:
             return len(self.members_)
-        return 1 if self._reads_sets(data.X) else 4 if len(data.X) < _MANY else 2
+        return 1 if self._reads_sets(data.X) else 4 if len(data.X) < _MANY else 3
 
     def _reads_sets(self, X: Packed) -> bool:
         """Whether a member has a network for sets: it keeps a processor busy, and learns slower."""

@@ -18,7 +18,7 @@ __all__ = ["MLP", "DeepSet"]
 
 def soft_clip(x: Tensor, bound: float = 8.0) -> Tensor:
     """Bend x smoothly into (-bound, bound), so that products stay bounded far from the data."""
-    return x * torch.rsqrt(1 + (x / bound).square())
+    return x * torch.addcmul(x.new_ones(()), x, x, value=bound**-2).rsqrt_()
 
 
 def hard_clip(x: Tensor, bound: float = 8.0) -> Tensor:

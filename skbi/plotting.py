@@ -536,16 +536,18 @@ class PosteriorDisplay:
         colours = dict(zip(self.samples, _colours(len(self.samples)), strict=True))
         for label, draws in self.samples.items():
             corner.corner(
-                draws, fig=figure, labels=self.names, color=colours[label], truths=self.truth,
-                truth_color="black", range=self._ranges(), bins=40, smooth=1.0,
-                plot_datapoints=False, plot_density=False, fill_contours=len(self.samples) == 1,
-                levels=(0.393, 0.865), max_n_ticks=3, hist_kwargs={"density": True}, labelpad=0.15,
+                draws, fig=figure, color=colours[label], range=self._ranges(), bins=40,
+                smooth=1.0, plot_datapoints=False, plot_density=False, max_n_ticks=3,
+                fill_contours=len(self.samples) == 1, levels=(0.393, 0.865),
+                hist_kwargs={"density": True},
             )  # fmt: skip
         self.ax_, self.figure_ = np.reshape(figure.axes, (p, p)), figure
         for ax in self.ax_.diagonal():  # corner leaves room for the last posterior only
             ax.set_ylim(0, 1.1 * max(bars.get_xy()[:, 1].max() for bars in ax.patches))
         for ax in self.ax_.ravel():
             ax.tick_params(labelsize="small")
+        self._mark_truth()
+        self._label()
         self._legend(colours)
         return self
 
@@ -558,6 +560,24 @@ class PosteriorDisplay:
             low, high = np.fmin(low, truth - margin), np.fmax(high, truth + margin)
         flat = high <= low
         return list(zip(low - 0.5 * flat, high + 0.5 * flat, strict=True))
+
+    def _mark_truth(self) -> None:
+        """Draw lines through the truth (corner's own fail for one parameter)."""
+        if self.truth is None:
+            return
+        truth = np.asarray(self.truth, dtype=float)  # unknown ones are NaN, and not drawn
+        for i, j in zip(*np.tril_indices(len(truth)), strict=True):
+            self.ax_[i, j].axvline(truth[j], color="black")
+            if j < i:
+                self.ax_[i, j].axhline(truth[i], color="black")
+
+    def _label(self) -> None:
+        """Name the axes below their numbers, however long (corner's own labels stay in place)."""
+        for ax, name in zip(self.ax_[-1], self.names, strict=True):
+            ax.set_xlabel(name)
+        for ax, name in zip(self.ax_[1:, 0], self.names[1:], strict=True):
+            ax.set_ylabel(name)
+        self.figure_.align_labels()
 
     def _legend(self, colours: Mapping[str, str]) -> None:
         from matplotlib.lines import Line2D

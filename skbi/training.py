@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-__all__ = ["History", "Schedule", "one_thread", "seeded", "train"]
+__all__ = ["History", "Schedule", "each_in_one_thread", "one_thread", "seeded", "train"]
 
 _INITIALISING = threading.Lock()
 _WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -102,6 +103,16 @@ def one_thread() -> Iterator[None]:
         with _THREADS.lock:
             _THREADS.n_users -= 1
             torch.set_num_threads(_THREADS.before)
+
+
+def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+    """Run tasks side by side, each in one of torch's threads, instead of all in every task.
+
+    Small arrays are not worth sharing: on two cores draws take 0.6 of the time.
+    """
+    n_jobs = min(len(arguments), torch.get_num_threads())
+    with one_thread():
+        Parallel(n_jobs, require="sharedmem")(delayed(task)(*some) for some in arguments)
 
 
 @dataclass

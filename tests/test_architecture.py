@@ -36,7 +36,7 @@ OUTSIDE = {
     "simulation": {"numpy", "scipy", "joblib", "tqdm"},
     "networks": {"torch"},
     "flows": {"numpy", "torch"},
-    "training": {"numpy", "torch", "sklearn", "tqdm"},
+    "training": {"numpy", "torch", "joblib", "sklearn", "tqdm"},
     "samplers": {"numpy", "scipy", "dynesty", "tqdm"},
     "calibration": {"numpy", "scipy", "sklearn", "joblib", "threadpoolctl", "tqdm"},
     "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},

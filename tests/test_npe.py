@@ -255,6 +255,20 @@ def test_blocks_of_draws_do_not_show(n_samples):
     assert stats.kstest(np.concatenate(u).ravel(), "norm").pvalue > 1e-3
 
 
+def test_the_number_of_threads_changes_no_draw(on_sets):
+    npe, _, X = on_sets
+    draws, before = [], torch.get_num_threads()
+    try:
+        for n_threads in (1, 2, 4):
+            torch.set_num_threads(n_threads)
+            draws.append(npe.sample_posterior(X[:3], _DRAWS + 1))
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(draws[0], draws[1])
+    assert np.array_equal(draws[0], draws[2])
+
+
 @pytest.mark.parametrize("kind", ["vectors", "ragged sets"])
 def test_the_random_state_decides_and_global_generators_are_untouched(kind):
     theta, X = linear_gaussian(2, 300)[:2] if kind == "vectors" else ragged_pairs(300)

@@ -153,6 +153,19 @@ def test_the_loss_is_drawn_by_epoch(fitted):
     np.testing.assert_allclose(curves(later.ax_)["held out"], [[3, 1.5]])
 
 
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_the_names_of_axes_are_on_the_picture(p):
+    draws = 0.80001 + 1e-3 * np.random.default_rng(0).normal(size=(100, p))
+    display = PosteriorDisplay.from_predictions(draws, truth=np.full(p, 0.8))
+    figure, ax = display.figure_, display.ax_
+    figure.canvas.draw()
+    for label in [a.xaxis.label for a in ax[-1]] + [a.yaxis.label for a in ax[1:, 0]]:
+        box = label.get_window_extent()
+        assert label.get_text()
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.bbox.x1
+
+
 def test_one_run_unknown_truths_and_data_frames_can_be_drawn():
     CoverageDisplay.from_predictions(THETA[:1], SAMPLES[:1], random_state=0)
     RankDisplay.from_predictions(THETA[:1], SAMPLES[:1, :1], random_state=0)

@@ -17,9 +17,18 @@ pairs, and seconds of the fit, of two_moons (tm) and gaussian_linear_uniform (gl
 - Weights that are shrunk to zero unless significant (alpha 1.25): glu 0.13; hardly shrunk 0.70.
   But tm: 0.71 and 0.20. So members differ in it, and the validation pairs weight them.
 - Members that keep their own best weights: glu 0.12; the best weights of their mean 0.21 (four
-  members of six transforms; the default's two members 0.18 in 35 s).
+  members of six transforms).
 - Six transforms with one gated layer of 64: tm 0.19 in 22 s; two layers 0.13 in 28 s; four with
   two layers 0.15 in 21 s. Shrunk, glu: six with one 0.13 in 33 s, four with one 0.12 in 22 s.
+- Two members, seeds 0 and 1: first layer of 32, tm 0.17, 0.17, gaussian_mixture (gm) 0.09, 0.10,
+  glu 0.14, 0.15 in 24, 24, 33 s; of 64 0.17, 0.17, 0.09, 0.11, 0.18, 0.16 in 30, 30, 38 s; of 16
+  tm 0.20, glu 0.23; both of 32 tm 0.18, 0.19, glu 0.25. NLE is closer with 64: 0.033, not 0.040.
+- Three members of that: C2ST tm 0.525, 0.508, gm 0.543, 0.539 in 29 s, glu 0.52, 0.53 in 40 s; two:
+  0.539, 0.522, 0.552, 0.555, 0.514, 0.511; four: tm 0.527, 0.508, gm 0.541, 0.543 in 36 s. Half as
+  many epochs more: two members tm 0.535, 0.509, gm 0.549, 0.549 in 39 s.
+- Bounded gates (value times sigmoid): glu 0.13, 0.18 in the second layer, 0.47, 0.42 in both. A
+  second layer without gate: gm 0.11, 0.11. Splines of six bins: tm 0.18, 0.18, not faster.
+  On sets, hardswish for SiLU: double moon -9.56, -9.61 instead of -9.64, -9.62, not faster.
 - Layers without gates: tm 0.14, glu 0.47. Three gated layers, or two unbounded ones on sets for 50
   epochs, diverged; bounded between the layers they do not.
 - Muon instead of Adam: tm 0.14 instead of 0.19, as good as twice the epochs, a third slower.
@@ -27,7 +36,6 @@ pairs, and seconds of the fit, of two_moons (tm) and gaussian_linear_uniform (gl
   falls during training (glu 0.23, tm 0.31), that spares large weights (0.35, 0.39), or that moves
   to the best member's (tm 0.17 to 0.23).
 - 1,000 pairs: four members tm 0.51, gaussian_mixture 0.31; two 0.65 and 0.38 (unbounded layers).
-- The price: two_moons is drawn and calibrated 2 to 3.6 times slower than with six affine maps.
 - Sets learn slower: at the vectors' learning rate and batch the double moon ends at -8.0, not -9.5.
 """
 
