@@ -82,7 +82,6 @@ _REMEMBERED = 2000  # training observations that others are compared with, and a
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
 _NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
-_MANY = 5000  # pairs, from which on an ensemble of three does
 _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _ROWS = 500  # validation rows evaluated at a time
@@ -403,7 +402,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         "flow": [StrOptions(set(FLOWS))],
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
-        "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -545,11 +544,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return members, self._train(members, data, maps, rng)
 
     def _count_members(self, data: Pairs) -> int:
-        if self.n_estimators != "auto":
-            return self.n_estimators
-        if self._resumes:
-            return len(self.members_)
-        return 1 if self._reads_sets(data.X) else 4 if len(data.X) < _MANY else 3
+        return self.n_estimators
 
     def _reads_sets(self, X: Packed) -> bool:
         """Whether a member has a network for sets: it keeps a processor busy, and learns slower."""

@@ -42,6 +42,7 @@ __all__ = ["NPEEstimator"]
 
 _REGRESSED = 10_000  # pairs, at most, that decide where training begins
 _FEW = 10  # and at least
+_MANY = 5000  # from which on an ensemble of three does
 _LEAST_POINTS = 25  # of a set that is read in part
 _PARTS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
 _POINTS = 2**14  # points of sets that are in the summary network at one time, of each thread
@@ -163,6 +164,7 @@ class NPEEstimator(BaseDensityEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseDensityEstimator._parameter_constraints,
+        "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "missing": [StrOptions({"error", "mask"})],
         "summary": [
             StrOptions({"auto", "deepset"}),
@@ -411,6 +413,13 @@ class NPEEstimator(BaseDensityEstimator):
             return -ensemble.log_prob(z[rows], indexer.take(rows, part)) - log_det[rows]
 
         return losses
+
+    def _count_members(self, data: Pairs) -> int:
+        if self.n_estimators != "auto":
+            return self.n_estimators
+        if self._resumes:
+            return len(self.members_)
+        return 1 if self._reads_sets(data.X) else 4 if len(data.X) < _MANY else 3
 
     def _reads_sets(self, X: Packed) -> bool:
         return X.sizes is not None

@@ -110,6 +110,8 @@ OPTIONS = [
     (BOTH, "device", "abacus", "cannot be used here.*'cpu'"),
     (BOTH, "validation_fraction", 0.97, "leaves none to train on"),
     (BOTH, "prior", JointPrior({"a": stats.norm()}), "1 parameters.*2 columns"),
+    ([NLEEstimator], "n_estimators", "auto", "an int in the range"),
+    ([NPEEstimator], "n_estimators", "few", "'auto'"),
     ([NPEEstimator], "missing", "drop", "'(error|mask)'.*'(error|mask)'"),
     ([NPEEstimator], "summary", "mean", "'(auto|deepset)'.*'(auto|deepset)'.*'transform'"),
     ([NPEEstimator], "summary", "deepset", "reads sets.*got vectors"),

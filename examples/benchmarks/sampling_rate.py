@@ -19,21 +19,12 @@ import torch
 from sbi.diagnostics import run_sbc
 from sbi.inference import NPE
 from sbi.utils import BoxUniform
-from scipy import stats
+from tasks import two_moons
 from torch.utils.tensorboard import SummaryWriter
 
-from skbi import JointPrior, NPEEstimator, coverage_score
+from skbi import NPEEstimator, coverage_score
 
 N_OBSERVATIONS, N_DRAWS, N_ALONE, N_TURNS = 2000, 1000, 50, 3
-
-
-def two_moons(theta, rng):
-    """Simulate the two moons of the SBI benchmark, (n, 2)."""
-    angle = rng.uniform(-np.pi / 2, np.pi / 2, len(theta))
-    radius = rng.normal(0.1, 0.01, len(theta))
-    crescent = radius * np.array([np.cos(angle), np.sin(angle)]) + [[0.25], [0]]
-    shift = np.array([-np.abs(theta.sum(axis=1)), theta[:, 1] - theta[:, 0]]) / np.sqrt(2)
-    return (crescent + shift).T
 
 
 def timed(draw):
@@ -45,12 +36,10 @@ def timed(draw):
 
 def main():
     """Fit both, draw in turns, print rates."""
-    prior = JointPrior({"a": stats.uniform(-1, 2), "b": stats.uniform(-1, 2)})
-    rng = np.random.default_rng(0)
-    theta = prior.sample(5000 + N_OBSERVATIONS, random_state=rng)
-    X = two_moons(theta, rng)
+    task = two_moons()
+    theta, X = task.pairs(5000 + N_OBSERVATIONS, seed=0)
     X_obs = X[5000:]
-    npe = NPEEstimator(prior=prior, random_state=0).fit(theta[:5000], X[:5000])
+    npe = NPEEstimator(prior=task.prior, random_state=0).fit(theta[:5000], X[:5000])
 
     torch.manual_seed(0)
     trainer = NPE(
