@@ -106,9 +106,9 @@ def one_thread() -> Iterator[None]:
 
 
 def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-    """Run tasks side by side, each in one of torch's threads, instead of all in every task.
+    """Run tasks side by side, each in one thread, as many at a time as torch has threads.
 
-    Small arrays are not worth sharing: on two cores draws take 0.6 of the time.
+    Their arrays are too small to be shared. On two cores draws take 0.6 of the time of one thread.
     """
     n_jobs = min(len(arguments), torch.get_num_threads())
     with one_thread():
