@@ -114,7 +114,10 @@ class CouplingFlow(nn.Module):
             weights.copy_(torch.as_tensor(value, device="cpu"))
 
     def shrunk(self) -> list[str]:
-        """Name what shrinkage pulls to zero: the layers' weights, not the map that comes first."""
+        """Name what shrinkage pulls to zero: the layers' weights, not the map that comes first.
+
+        In a `stack` biases have two axes and are among them.
+        """
         return [
             name
             for name, weights in self.named_parameters()
