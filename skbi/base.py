@@ -52,7 +52,7 @@ from skbi._data import (
 )
 from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP, stack, unstack
 from skbi.priors import Prior, as_generator, from_normal, to_normal
-from skbi.training import History, Schedule, seeded, train
+from skbi.training import History, Schedule, Weights, seeded, train
 
 __all__ = [
     "BaseDensityEstimator",
@@ -287,24 +287,12 @@ class Ensemble(nn.Module):
         contexts = torch.stack([member.embed(given) for member in self.members])
         return self.flow.log_prob(z.expand(len(contexts), *z.shape), contexts)
 
-    def shrunk(self) -> list[Tensor]:
-        """Return the weights that shrinkage pulls to zero."""
-        return [self.flow.get_parameter(name) for name in self.flow.shrunk()]
-
-    def gradients(self) -> list[list[Tensor]]:
-        """Return the gradients of each member."""
-        flows = [w.grad.unbind() for w in self.flow.parameters() if w.grad is not None]
-        others = ([w.grad for w in m.parameters() if w.grad is not None] for m in self.members)
-        return [[*mine, *other] for *mine, other in zip(*flows, others, strict=True)]
-
-    @torch.no_grad()
-    def keep(self, best: dict[str, Tensor], better: Tensor) -> None:
-        """Copy the weights of some members, ``better`` (members,), to a state."""
-        for name, weights in self.flow.named_parameters(prefix="flow"):
-            best[name][better] = weights[better]
-        for name, weights in self.members.state_dict(prefix="members.").items():
-            if better[int(name.split(".")[1])]:
-                best[name].copy_(weights)
+    def weights(self) -> Weights:
+        """Arrange all weights as one array, those that are shrunk first."""
+        shrunk = self.flow.shrunk()
+        others = [name for name, _ in self.flow.named_parameters() if name not in shrunk]
+        stacked = [self.flow.get_parameter(name) for name in shrunk + others]
+        return Weights(stacked, self.members, len(shrunk))
 
     def release(self) -> None:
         """Give the members their flows, with what they have learnt."""
@@ -572,14 +560,12 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         aside = None if data.aside is None else rows_of(data.aside)
         history = train(
             ensemble,
+            ensemble.weights(),
             weighted,
             rows,
             aside,
             self._schedule(len(rows), data.X, len(members)),
             rng,
-            shrunk=ensemble.shrunk(),
-            gradients=ensemble.gradients,
-            keep=ensemble.keep,
             progress=type(self).__name__ if self.verbose else None,
         )
         if aside is not None and len(members) > 1:

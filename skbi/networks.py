@@ -48,30 +48,18 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Apply the layer; ``bias`` is added before the product."""
-        h = linear(self.linear, x) if bias is None else affine(self.linear, x, bias)
+        h = self.linear(x) if bias is None else affine(self.linear, x, bias)
         gate, value = h.chunk(2, dim=-1)
         if torch.is_grad_enabled():
             return silu(gate) * value
         return silu(gate, inplace=True).mul_(value)  # twice as fast: no new memory
 
 
-def linear(linear: nn.Linear, x: Tensor) -> Tensor:
-    """linear(x), also for many layers at once: weights (layers, m, k) and x (layers, n, k)."""
-    if linear.weight.ndim == 2:
-        return linear(x)
-    return torch.baddbmm(linear.bias.unsqueeze(1), x, linear.weight.mT)
-
-
 def affine(linear: nn.Linear, x: Tensor, bias: Tensor) -> Tensor:
-    """linear(x) + bias in one pass: x is (n, k) with bias (n, m), or (n, S, k) with (n, 1, m).
-
-    Or x is (layers, n, k) with bias (layers, n, m) and many layers at once, as in `linear`. With
-    k = 1 the product is elementwise, measured 4 to 6 times faster than a matrix product.
-    """
-    weight = linear.weight.mT
-    bias = bias + (linear.bias if weight.ndim == 2 else linear.bias.unsqueeze(1))
+    """linear(x) + bias in one pass: x is (n, k) with bias (n, m), or (n, S, k) with (n, 1, m)."""
+    weight, bias = linear.weight.mT, bias + linear.bias
     if linear.in_features == 1:
-        return torch.addcmul(bias, x, weight)
+        return torch.addcmul(bias, x, weight)  # 4 to 6 times faster than a matrix product
     if x.ndim == 2:
         return torch.addmm(bias, x, weight)
     return torch.baddbmm(bias, x, weight.expand(len(x), -1, -1))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-__all__ = ["History", "Schedule", "each_in_one_thread", "one_thread", "seeded", "train"]
+__all__ = ["History", "Schedule", "Weights", "each_in_one_thread", "one_thread", "seeded", "train"]
 
 _INITIALISING = threading.Lock()
 _WARM_UP = 0.1  # share of the steps over which the learning rate rises
@@ -127,30 +128,90 @@ class _Threads:
 _THREADS, _HERE = _Threads(), threading.local()
 
 
+class Weights:
+    """The weights of an ensemble's members as one array, of which their parameters are views.
+
+    A training step is then a few operations, however many parameters there are.
+
+    Parameters
+    ----------
+    stacked : sequence of Parameter
+        Parameters of all members, each with a leading axis of members.
+    networks : sequence of Module
+        What else each member has, of one shape.
+    n_shrunk : int
+        How many parameters of ``stacked``, from the first on, are shrunk.
+    """
+
+    def __init__(
+        self, stacked: Sequence[nn.Parameter], networks: Sequence[nn.Module], n_shrunk: int
+    ) -> None:
+        own = [[w for w in net.parameters() if w.requires_grad] for net in networks]
+        self.stacked, self.own = list(stacked), list(zip(*own, strict=True))
+        self.buffers = [list(net.buffers()) for net in networks]
+        with torch.no_grad():
+            parts = self._arrange([*self.stacked, *chain(*self.own)])
+            self.values = torch.cat(parts, dim=1)
+        self.n_shrunk = sum(part.shape[1] for part in parts[:n_shrunk])
+        views = self.values.split([part.shape[1] for part in parts], dim=1)
+        for weights, view in zip(self.stacked, views, strict=False):
+            weights.data = view.view(weights.shape)
+        for some, view in zip(self.own, views[len(self.stacked) :], strict=True):
+            for weights, mine in zip(some, view, strict=True):
+                weights.data = mine.view(weights.shape)
+        self.best = self.values.clone()
+        self.best_buffers = [[buffer.clone() for buffer in some] for some in self.buffers]
+
+    def differentiate(self, loss: Tensor) -> Tensor:
+        """Return the gradient, (members, weights)."""
+        each = [*self.stacked, *chain(*self.own)]
+        gradients = torch.autograd.grad(loss, each, allow_unused=True, materialize_grads=True)
+        return torch.cat(self._arrange(gradients), dim=1)
+
+    def keep(self, better: Tensor) -> None:
+        """Remember the weights of some members, ``better`` (members,), as their best."""
+        self.best[better] = self.values[better]
+        for member in better.nonzero()[:, 0].tolist():
+            self.best_buffers[member] = [buffer.clone() for buffer in self.buffers[member]]
+
+    def restore(self) -> None:
+        """Go back to the best weights."""
+        self.values.copy_(self.best)
+        for kept, current in zip(self.best_buffers, self.buffers, strict=True):
+            for buffer, best in zip(current, kept, strict=True):
+                buffer.copy_(best)
+
+    def _arrange(self, each: Sequence[Tensor]) -> list[Tensor]:
+        """Arrange what is given for each parameter as (members, its weights)."""
+        n, rest = len(self.buffers), iter(each[len(self.stacked) :])
+        own = (torch.stack([next(rest) for _ in some]) for some in self.own)
+        return [part.reshape(n, -1) for part in (*each[: len(self.stacked)], *own)]
+
+
 def train(
     module: nn.Module,
+    weights: Weights,
     losses: Callable[[Tensor, float], Tensor],
     rows: Tensor,
     validation_rows: Tensor | None,
     schedule: Schedule,
     rng: np.random.Generator,
     *,
-    shrunk: Sequence[Tensor] = (),
-    gradients: Callable[[], list[list[Tensor]]] | None = None,
-    keep: Callable[[dict[str, Tensor], Tensor], None] | None = None,
     progress: str | None = None,
 ) -> History:
-    """Train ``module`` in place and leave it with its best weights.
+    """Train an ensemble in place and leave every member with its own best weights.
 
-    It may be an ensemble, whose members do not see each other: each has its own best weights.
+    Its members do not see each other.
 
     Parameters
     ----------
     module : Module
-        What to train.
+        The ensemble: it is told when it is trained and when it is not.
+    weights : Weights
+        Its weights.
     losses : callable
-        ``losses(rows, part)`` is -log q of those training pairs, (len(rows),) or (members,
-        len(rows)), reading that part of each set's points.
+        ``losses(rows, part)`` is -log q of those training pairs, (members, len(rows)), reading that
+        part of each set's points.
     rows : Tensor of int
         The training pairs.
     validation_rows : Tensor of int or None
@@ -158,13 +219,6 @@ def train(
     schedule : Schedule
     rng : Generator
         Orders the minibatches.
-    shrunk : sequence of Tensor
-        The weights of ``module`` that are shrunk, with a leading axis of members if ``shrinkage``
-        has more than one number.
-    gradients : callable, optional
-        Returns the gradients of each member of an ensemble, whose norms are limited one by one.
-    keep : callable, optional
-        ``keep(best, better)`` copies the weights of those members to the state ``best``.
     progress : str, optional
         Show a progress bar with this label and both losses.
 
@@ -177,7 +231,7 @@ def train(
     FloatingPointError
         If the loss is no longer finite.
     """
-    run = _Run(module, shrunk, gradients, keep, losses, rows, validation_rows, schedule, rng)
+    run = _Run(module, weights, losses, rows, validation_rows, schedule, rng)
     bar = tqdm(range(schedule.max_iter), desc=progress, unit="epoch", disable=progress is None)
     try:
         for epoch in bar:
@@ -197,7 +251,7 @@ def train(
         )
     finally:
         bar.close()
-        module.load_state_dict(run.best)
+        weights.restore()
         module.eval()
     return run.history
 
@@ -208,23 +262,21 @@ class _Run:
     def __init__(
         self,
         module: nn.Module,
-        shrunk: Sequence[Tensor],
-        gradients: Callable[[], list[list[Tensor]]] | None,
-        keep: Callable[[dict[str, Tensor], Tensor], None] | None,
+        weights: Weights,
         losses: Callable[[Tensor, float], Tensor],
         rows: Tensor,
         validation_rows: Tensor | None,
         schedule: Schedule,
         rng: np.random.Generator,
     ) -> None:
-        self.module, self.shrunk, self.losses = module, shrunk, losses
+        self.module, self.weights, self.losses = module, weights, losses
         self.schedule, self.rng = schedule, rng
-        self.gradients, self.keep = gradients or self._all_gradients, keep or self._keep_all
-        self.optimizer = torch.optim.Adam(module.parameters(), schedule.learning_rate, fused=True)
-        self.shrinkage = torch.tensor(schedule.shrinkage, dtype=torch.float32, device=rows.device)
+        self.optimizer = torch.optim.Adam([weights.values], schedule.learning_rate, fused=True)
+        shrinkage = torch.tensor(schedule.shrinkage, dtype=torch.float32, device=rows.device)
+        self.shrinkage = shrinkage.reshape(-1, 1)
         self.rows, self.validation_rows = rows, validation_rows
-        self.history, self.best, self.waited = History(), _copy(module), 0
-        self.best_scores = torch.full((), -math.inf, device=rows.device)
+        self.history, self.waited = History(), 0
+        self.best_scores = torch.full((len(weights.values),), -math.inf, device=rows.device)
         n_steps = schedule.max_iter * math.ceil(len(rows) / schedule.batch_size)
         self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(_rate, n_steps))
 
@@ -235,7 +287,7 @@ class _Run:
         loss = self._learn(part)
         self.module.eval()
         if self.validation_rows is None:
-            self.best = _copy(self.module)
+            self.weights.keep(torch.ones_like(self.best_scores, dtype=torch.bool))
         else:
             self._select(self._score(part), part != previous)
         self.history.loss_curve.append(loss)
@@ -246,7 +298,7 @@ class _Run:
             self.best_scores, self.waited = torch.full_like(scores, -math.inf), 0
         improved = bool((scores > self.best_scores + self.schedule.tol).any())
         self.waited = 0 if improved else self.waited + 1
-        self.keep(self.best, scores > self.best_scores)
+        self.weights.keep(scores > self.best_scores)
         self.best_scores = torch.maximum(scores, self.best_scores)
         self.history.best_score = float(self.best_scores.mean())
         self.history.validation_scores.append(_finite(float(scores.mean())))
@@ -267,38 +319,22 @@ class _Run:
         order = torch.as_tensor(self.rng.permutation(len(self.rows)), device=self.rows.device)
         for batch in self.rows[order].split(self.schedule.batch_size):
             losses = self.losses(batch, part)
-            self.optimizer.zero_grad()
-            losses.mean().backward()
-            self._clip()
+            self.weights.values.grad = self._limited(self.weights.differentiate(losses.mean()))
             self.optimizer.step()
             self._shrink(self.rate.get_last_lr()[0])
             self.rate.step()
             total += losses.detach().sum()
-        n_members = losses.numel() / len(batch)
-        return _finite(float(total) / len(self.rows) / n_members)
+        return _finite(float(total) / len(self.rows) / len(losses))
 
-    def _all_gradients(self) -> list[list[Tensor]]:
-        return [[w.grad for w in self.module.parameters() if w.grad is not None]]
-
-    def _keep_all(self, best: dict[str, Tensor], better: Tensor) -> None:
-        if better:
-            best.update(_copy(self.module))
-
-    def _clip(self) -> None:
+    def _limited(self, gradients: Tensor) -> Tensor:
         """Limit the norm of every member's gradient; the loss is their mean."""
-        members = self.gradients()
-        for gradients in members:
-            norms = torch.stack(torch._foreach_norm(gradients))
-            norm = len(members) * torch.linalg.vector_norm(norms)
-            torch._foreach_mul_(gradients, (_MAX_NORM / (norm + 1e-6)).clamp(max=1))
+        norms = len(gradients) * torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        return gradients.mul_((_MAX_NORM / (norms + 1e-6)).clamp(max=1))
 
-    @torch.no_grad()
     def _shrink(self, rate: float) -> None:
         """Pull weights to zero by an equal amount, those that are nearer than that all the way."""
-        limit = rate * self.shrinkage
-        for weights in self.shrunk:
-            most = limit.reshape(-1, *[1] * (weights.ndim - 1)) if limit.ndim else limit
-            weights.sub_(weights.clamp(-most, most))
+        shrunk, most = self.weights.values[:, : self.weights.n_shrunk], rate * self.shrinkage
+        shrunk.sub_(shrunk.clamp(-most, most))
 
     @torch.no_grad()
     def _score(self, part: float) -> Tensor:
@@ -321,7 +357,3 @@ def _finite(value: float) -> float:
         "The training loss is no longer finite. Lower learning_rate_init, or look for extreme "
         "values in theta and X: a transformation such as log may be needed."
     )
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}

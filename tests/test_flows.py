@@ -114,11 +114,11 @@ def test_a_new_flow_is_the_base_density(kind):
 
 @pytest.mark.parametrize("x", [-5.0, -4.999, 0.0, 4.999, 5.0, 7.0])
 def test_splines_are_continuous_with_the_identity_outside(x):
-    values = torch.randn(1, 1, NeuralSplineFlow.n_values, dtype=torch.float64)
-    ends = torch.tensor([[x - 1e-9], [x + 1e-9]], dtype=torch.float64)
+    values = torch.randn(1, 1, NeuralSplineFlow.n_values, 1, dtype=torch.float64)
+    ends = torch.tensor([[[x - 1e-9, x + 1e-9]]], dtype=torch.float64)
     for inverse in (False, True):
-        y, log_slope = NeuralSplineFlow.transform(ends, values.expand(2, -1, -1), inverse)
-        assert (y[1] - y[0]).abs() < 1e-6
+        y, log_slope = NeuralSplineFlow.transform(ends, values, inverse)
+        assert (y[..., 1] - y[..., 0]).abs() < 1e-6
         if abs(x) >= 5:
             torch.testing.assert_close(y, ends, atol=1e-6, rtol=0)
         if abs(x) > 5:
@@ -128,8 +128,9 @@ def test_splines_are_continuous_with_the_identity_outside(x):
 @given(seed=st.integers(0, 999))
 def test_the_gradient_of_a_spline_is_autograds(seed):
     rng = np.random.default_rng(seed)
-    x = torch.tensor(rng.normal(0, 3, size=(4, 3)), requires_grad=True)
-    values = torch.tensor(rng.normal(size=(4, 3, NeuralSplineFlow.n_values)), requires_grad=True)
+    x = torch.tensor(rng.normal(0, 3, size=(2, 3, 4)), requires_grad=True)
+    shape = 2, 3, NeuralSplineFlow.n_values, rng.choice([1, 4])
+    values = torch.tensor(rng.normal(size=shape), requires_grad=True)
     assert torch.autograd.gradcheck(Spline.apply, (x, values))
     with torch.no_grad():
         recorded, plain = Spline.apply(x, values), NeuralSplineFlow.transform(x, values, False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from skbi.training import Schedule, _rate, one_thread, seeded, train
+from skbi.training import Schedule, Weights, _rate, one_thread, seeded, train
 
 SCHEDULE = Schedule(
     batch_size=20,
@@ -34,7 +34,7 @@ def problem(seed=0):
         module = nn.Linear(3, 1, bias=False)
 
     def loss(rows, part):
-        return (module(x[rows])[:, 0] - y[rows]).square()
+        return (module(x[rows])[:, 0] - y[rows]).square().unsqueeze(0)
 
     return module, loss, best
 
@@ -43,10 +43,13 @@ def replace(**changes):
     return Schedule(**{**vars(SCHEDULE), **changes})
 
 
-def run(module, loss, schedule=SCHEDULE, validation_rows=None, seed=0, **options):
+def run(
+    module, loss, schedule=SCHEDULE, validation_rows=None, *, seed=0, weights=None, progress=None
+):
+    """Train an ensemble, or a module as one of a single member."""
     rows = ALL if validation_rows is None else TRAIN
-    rng = np.random.default_rng(seed)
-    return train(module, loss, rows, validation_rows, schedule, rng, **options)
+    weights, rng = weights or Weights([], [module], 0), np.random.default_rng(seed)
+    return train(module, weights, loss, rows, validation_rows, schedule, rng, progress=progress)
 
 
 def test_it_finds_the_least_squares_solution():
@@ -82,7 +85,7 @@ def test_parts_are_read_in_order_and_scores_of_different_parts_are_not_compared(
 
     def loss(rows, part):  # the smaller the part, the better the score looks
         seen.append(part)
-        return module.weight.square().sum() + part + torch.zeros(len(rows))
+        return module.weight.square().sum() + part + torch.zeros(1, len(rows))
 
     parts = ((0.3, 0.1), (0.6, 0.5), (1.0, 1.0))
     schedule = replace(max_iter=10, batch_size=100, parts=parts, n_iter_no_change=3)
@@ -152,14 +155,65 @@ def test_shrinkage_pulls_what_it_is_given_to_zero_by_equal_amounts(shrinkage):
     module.weight.data.mul_(before)
 
     def flat(rows, part):
-        return 0 * module(torch.zeros(len(rows), 2))[:, 0]
+        return 0 * module(torch.zeros(len(rows), 2)).T
 
-    run(module, flat, schedule, shrunk=[module.weight])
+    weights = Weights([module.weight, module.bias], [nn.Identity()] * members, n_shrunk=1)
+    run(module, flat, schedule, weights=weights)
     moved = 1 - module.weight[:, 0]
     assert (moved > 0).all()
     torch.testing.assert_close(moved / moved[0], torch.tensor(shrinkage).reshape(-1))
     assert (module.weight[:, 1] == 0).all()
     assert (module.bias == 1).all()
+
+
+def test_members_are_trained_as_if_alone_and_keep_their_own_best_weights():
+    """The parts of an ensemble, of which one is learnt too fast, end as they do apart."""
+    apart, histories, rate = [], [], 0.3
+    for seed in range(2):
+        module, loss, _ = problem(seed)
+        histories.append(run(module, loss, replace(learning_rate=rate), VALIDATION))
+        apart.append(module.weight.detach().clone())
+    (one, loss_of_one, _), (two, loss_of_two, _) = problem(0), problem(1)
+    ensemble = nn.ModuleList([one, two])
+
+    def losses(rows, part):
+        return torch.cat([loss_of_one(rows, part), loss_of_two(rows, part)])
+
+    weights = Weights([], ensemble, 0)
+    history = run(ensemble, losses, replace(learning_rate=rate), VALIDATION, weights=weights)
+    best = [np.argmax(h.validation_scores) for h in histories]
+    assert best[0] != best[1]
+    torch.testing.assert_close([m.weight.detach() for m in ensemble], apart)
+    assert history.best_score == pytest.approx(np.mean([h.best_score for h in histories]))
+
+
+def test_the_weights_of_members_are_one_array():
+    """Stacked parameters, those of networks, frozen ones, unused ones, buffers and scalars."""
+    stacked = nn.Parameter(torch.arange(12.0).reshape(2, 3, 2))
+    networks = [nn.Sequential(nn.Linear(2, 2), nn.PReLU(), nn.BatchNorm1d(2)) for _ in range(2)]
+    for i, net in enumerate(networks):
+        nn.init.constant_(net[0].weight, i + 1.0)
+        net[0].bias.requires_grad_(False)
+    frozen = networks[1][0].bias.clone()
+    weights = Weights([stacked], networks, n_shrunk=1)
+    assert weights.values.shape == (2, 6 + 4 + 1 + 2 + 2)
+    assert weights.n_shrunk == 6
+    gradient = weights.differentiate((stacked[1] * 3).sum() + networks[0][0].weight.square().sum())
+    expected = torch.zeros_like(weights.values)
+    expected[1, :6], expected[0, 6:10] = 3, 2
+    assert torch.equal(gradient, expected)
+    weights.keep(torch.tensor([False, True]))
+    before = weights.values.clone()
+    with torch.no_grad():
+        weights.values.add_(1)
+    networks[1][2].running_mean.add_(1)
+    assert (networks[1][0].weight == 3).all()
+    assert torch.equal(stacked.flatten(1), weights.values[:, :6])
+    weights.keep(torch.tensor([True, False]))
+    weights.restore()
+    assert torch.equal(weights.values, before + torch.tensor([[1.0], [0.0]]))
+    assert torch.equal(networks[1][0].bias, frozen)
+    assert (networks[1][2].running_mean == 0).all()
 
 
 def test_the_generator_decides_and_torchs_own_is_untouched():
