@@ -82,6 +82,7 @@ _REMEMBERED = 2000  # training observations that others are compared with, and a
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
 _NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
+_PAIRS = 10_000  # to which alpha refers
 _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _ROWS = 500  # validation rows evaluated at a time
@@ -281,18 +282,15 @@ class Ensemble(nn.Module):
         for member in members:
             member.flow = None
         self.members = nn.ModuleList(members)
-
-    def log_prob(self, z: Tensor, given: Any) -> Tensor:
-        """Log density of z (n, k) in every member, (members, n)."""
-        contexts = torch.stack([member.embed(given) for member in self.members])
-        return self.flow.log_prob(z.expand(len(contexts), *z.shape), contexts)
-
-    def weights(self) -> Weights:
-        """Arrange all weights as one array, those that are shrunk first."""
         shrunk = self.flow.shrunk()
         others = [name for name, _ in self.flow.named_parameters() if name not in shrunk]
         stacked = [self.flow.get_parameter(name) for name in shrunk + others]
-        return Weights(stacked, self.members, len(shrunk))
+        self.weights = Weights(stacked, members, len(shrunk))
+
+    def log_prob(self, z: Tensor, given: Any) -> Tensor:
+        """Log density of z (n, k) in every member that is trained, (members, n)."""
+        contexts = torch.stack([self.members[i].embed(given) for i in self.weights.trained])
+        return self.flow.log_prob(z.expand(len(contexts), *z.shape), contexts)
 
     def release(self) -> None:
         """Give the members their flows, with what they have learnt."""
@@ -560,7 +558,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         aside = None if data.aside is None else rows_of(data.aside)
         history = train(
             ensemble,
-            ensemble.weights(),
+            ensemble.weights,
             weighted,
             rows,
             aside,
@@ -637,7 +635,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         if size == "auto":
             size = 2 ** round(math.log2(max(8.0, 2.56 / calm * math.sqrt(n_train))))
         size = min(size, n_train)
-        strongest = self.alpha * math.sqrt(size / n_train)  # in sd of a minibatch's mean gradient
+        threshold = self.alpha * (_PAIRS / n_train) ** (1 / 6)  # in standard errors
+        strongest = threshold * math.sqrt(size / n_train)  # in sd of a minibatch's mean gradient
         return Schedule(
             batch_size=size,
             learning_rate=1e-2 / calm if rate == "auto" else rate,

@@ -156,10 +156,10 @@ class CouplingFlow(nn.Module):
 def _columns(z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
     """Arrange z and its context as (batch, features, n), the context of draws with n = 1."""
     if z.ndim > context.ndim:
-        return z.mT, context.unsqueeze(-1)
-    return z.mT.reshape(-1, z.shape[-1], z.shape[-2]), context.mT.reshape(
-        -1, *context.mT.shape[-2:]
-    )
+        if z.shape[1] != 1:
+            return z.mT, context.unsqueeze(-1)
+        z = z[:, 0]  # one draw for each context: all in one product
+    return (z.mT, context.mT) if z.ndim == 3 else (z.mT.unsqueeze(0), context.mT.unsqueeze(0))
 
 
 def _affine(weight: Tensor, x: Tensor, bias: Tensor) -> Tensor:
@@ -253,7 +253,8 @@ class NeuralSplineFlow(CouplingFlow):
         if torch.is_grad_enabled() and not inverse:
             return Spline.apply(x, values)
         x_in = x.clamp(-_BOX, _BOX)
-        y, log_slope = _rational_quadratic(x_in, _find(x_in, values, axis=int(inverse)), inverse)
+        *_, bin_ = _find(x_in, values, axis=int(inverse))
+        y, log_slope = _rational_quadratic(x_in, bin_, inverse)
         inside = x.abs() < _BOX
         return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
@@ -338,7 +339,7 @@ class Spline(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return y and log dy/dx."""
         x_in = x.clamp(-_BOX, _BOX)
-        share, ends, raw, bin_ = _locate(x_in, values, axis=0)
+        share, ends, raw, bin_ = _find(x_in, values, axis=0)
         t = (x_in - bin_.x0) / bin_.width
         parts = _evaluate(t, bin_)
         inside = x.abs() < _BOX
@@ -370,22 +371,17 @@ class Spline(torch.autograd.Function):
         return d_x + outside, _spread(share, ends, d_knots, d_slopes).sum_to_size(ctx.shape)
 
 
-def _find(x: Tensor, values: Tensor, axis: int) -> Bin:
-    """Find the bin that x lies in, along the spline's input (axis 0) or output (axis 1)."""
-    return _locate(x, values, axis)[-1]
+def _find(x: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Bin]:
+    """Find the bin that x lies in, along the spline's input (axis 0) or output (axis 1).
 
-
-def _locate(x: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Bin]:
-    """As `_find`, with what derivatives need.
-
-    Those are the bins' shares of the box (batch, k, 2, bins, n or 1), the numbers of the bin's two
-    knots (batch, k, 2, n) and what decides the slopes there, of that shape.
+    Before it stands what derivatives need: the bins' shares of the box (batch, k, 2, bins, n or 1),
+    the numbers of the bin's two knots (batch, k, 2, n) and what decides the slopes there.
     """
     share = values[:, :, : 2 * _BINS].unflatten(2, (2, _BINS)).softmax(dim=3)
     floor, lengths = _knots(share.dtype, share.device)
     knots = lengths @ share + floor
-    left = (x.unsqueeze(2) >= knots[:, :, axis, 1:-1]).sum(dim=2, keepdim=True)
-    ends = torch.cat([left, left + 1], dim=2)
+    number = (x.unsqueeze(2) >= knots[:, :, axis, 1:-1]).sum(dim=2, keepdim=True)
+    ends = torch.cat([number, number + 1], dim=2)
     raw = pad(values[:, :, 2 * _BINS :], (0, 0, 1, 1))  # slope 1 at both ends of the box
     raw = raw.expand(-1, -1, -1, x.shape[2]).gather(2, ends)
     both = ends.unsqueeze(2).expand(-1, -1, 2, -1, -1)

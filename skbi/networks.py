@@ -184,7 +184,7 @@ class Round(nn.Module):
         for layer in self.phi[1:]:
             h = layer(h)
         step = self.Phi(soft_clip(torch.cat([sets.mean(h), context], dim=-1)))
-        return x, soft_clip(context + step)
+        return x, soft_clip(context + soft_clip(step, 2.0))  # longer steps can end in saturation
 
 
 class Sets:

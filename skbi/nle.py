@@ -72,10 +72,10 @@ class NLEEstimator(BaseDensityEstimator):
         Points a step; "auto" is the power of two nearest 2.56 sqrt(n): 256 at 10,000 points.
     learning_rate_init : float or "auto", default="auto"
         Highest learning rate, 1e-2 by default, reached after a tenth of the steps; it ends at zero.
-    alpha : float, default=1.25
-        Shrinkage of the coupling layers' networks: weights whose mean gradient is less than
-        ``alpha`` standard errors from zero go to zero. So much for an ensemble's last member; the
-        first, or a single one, has a 25th.
+    alpha : float, default=1.3
+        Shrinkage of the coupling layers' networks: weights whose mean gradient over n points is
+        less than ``alpha`` (10,000 / n)^(1/6) standard errors from zero go to zero. So much for an
+        ensemble's last member; the first, or a single one, has a 25th.
     max_iter : int, default=50
         Epochs.
     early_stopping : bool, default=True
@@ -170,7 +170,7 @@ class NLEEstimator(BaseDensityEstimator):
         n_estimators: int = 1,
         batch_size: int | str = "auto",
         learning_rate_init: float | str = "auto",
-        alpha: float = 1.25,
+        alpha: float = 1.3,
         max_iter: int = 50,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,7 +23,10 @@ __all__ = ["History", "Schedule", "Weights", "each_in_one_thread", "one_thread",
 _INITIALISING = threading.Lock()
 _WARM_UP = 0.1  # share of the steps over which the learning rate rises
 _MAX_NORM = 1.0  # of the gradient
+_BETAS = 0.9, 0.99  # of Adam: with 0.999, two of twelve fits to small ragged sets diverged
 _EVALUATE = 500  # validation pairs evaluated at a time
+_RACE = 0.2  # share of the epochs of whose scores members are compared by the best
+_BEHIND = 0.3  # nats, at least, that members are behind which are trained no longer
 
 
 @dataclass(frozen=True)
@@ -141,50 +143,77 @@ class Weights:
         What else each member has, of one shape.
     n_shrunk : int
         How many parameters of ``stacked``, from the first on, are shrunk.
+
+    Attributes
+    ----------
+    values : Tensor, shape (members still trained, weights)
+        Where ``stacked`` and the networks of those members are views.
+    trained : list of int
+        The members still trained.
     """
 
     def __init__(
         self, stacked: Sequence[nn.Parameter], networks: Sequence[nn.Module], n_shrunk: int
     ) -> None:
+        self.stacked, self.trained = list(stacked), list(range(len(networks)))
         own = [[w for w in net.parameters() if w.requires_grad] for net in networks]
-        self.stacked, self.own = list(stacked), list(zip(*own, strict=True))
+        self.own = list(zip(*own, strict=True))  # of every parameter, those of the members
         self.buffers = [list(net.buffers()) for net in networks]
         with torch.no_grad():
             parts = self._arrange([*self.stacked, *chain(*self.own)])
             self.values = torch.cat(parts, dim=1)
-        self.n_shrunk = sum(part.shape[1] for part in parts[:n_shrunk])
-        views = self.values.split([part.shape[1] for part in parts], dim=1)
-        for weights, view in zip(self.stacked, views, strict=False):
-            weights.data = view.view(weights.shape)
-        for some, view in zip(self.own, views[len(self.stacked) :], strict=True):
-            for weights, mine in zip(some, view, strict=True):
-                weights.data = mine.view(weights.shape)
+        self.sizes = [part.shape[1] for part in parts]
+        self.n_shrunk = sum(self.sizes[:n_shrunk])
+        self._attach()
         self.best = self.values.clone()
         self.best_buffers = [[buffer.clone() for buffer in some] for some in self.buffers]
 
     def differentiate(self, loss: Tensor) -> Tensor:
-        """Return the gradient, (members, weights)."""
-        each = [*self.stacked, *chain(*self.own)]
+        """Return the gradient, of the shape of ``values``."""
+        each = [*self.stacked, *(some[i] for some in self.own for i in self.trained)]
         gradients = torch.autograd.grad(loss, each, allow_unused=True, materialize_grads=True)
         return torch.cat(self._arrange(gradients), dim=1)
 
     def keep(self, better: Tensor) -> None:
-        """Remember the weights of some members, ``better`` (members,), as their best."""
-        self.best[better] = self.values[better]
-        for member in better.nonzero()[:, 0].tolist():
+        """Remember the weights of ``better`` (members still trained,) as those members' best."""
+        for i in better.nonzero()[:, 0].tolist():
+            member = self.trained[i]
+            self.best[member] = self.values[i]
             self.best_buffers[member] = [buffer.clone() for buffer in self.buffers[member]]
 
+    def narrow(self, staying: Tensor) -> None:
+        """Go on with some of the members still trained."""
+        self.trained = [self.trained[i] for i in staying.nonzero()[:, 0].tolist()]
+        self.values.data = self.values[staying]
+        self._attach()
+
     def restore(self) -> None:
-        """Go back to the best weights."""
-        self.values.copy_(self.best)
-        for kept, current in zip(self.best_buffers, self.buffers, strict=True):
-            for buffer, best in zip(current, kept, strict=True):
-                buffer.copy_(best)
+        """Give all members their best weights, in arrays of their own.
+
+        Where an array begins in memory can change how a product rounds.
+        """
+        self.trained = list(range(len(self.best)))
+        self.values.data = self.best
+        self._attach()
+        for weights in (*self.stacked, *chain(*self.own)):
+            weights.data = weights.data.clone()
+        for buffers, best in zip(self.buffers, self.best_buffers, strict=True):
+            for buffer, kept in zip(buffers, best, strict=True):
+                buffer.copy_(kept)
+
+    def _attach(self) -> None:
+        """Make the parameters views of ``values``."""
+        views = self.values.split(self.sizes, dim=1)
+        for weights, view in zip(self.stacked, views, strict=False):
+            weights.data = view.view(len(view), *weights.shape[1:])
+        for some, view in zip(self.own, views[len(self.stacked) :], strict=True):
+            for i, mine in zip(self.trained, view, strict=True):
+                some[i].data = mine.view(some[i].shape)
 
     def _arrange(self, each: Sequence[Tensor]) -> list[Tensor]:
-        """Arrange what is given for each parameter as (members, its weights)."""
-        n, rest = len(self.buffers), iter(each[len(self.stacked) :])
-        own = (torch.stack([next(rest) for _ in some]) for some in self.own)
+        """Arrange what is given for each parameter as (members still trained, its weights)."""
+        n, rest = len(self.trained), iter(each[len(self.stacked) :])
+        own = (torch.stack([next(rest) for _ in self.trained]) for _ in self.own)
         return [part.reshape(n, -1) for part in (*each[: len(self.stacked)], *own)]
 
 
@@ -201,7 +230,9 @@ def train(
 ) -> History:
     """Train an ensemble in place and leave every member with its own best weights.
 
-    Its members do not see each other.
+    Its members do not see each other, but those that fall far behind the best are trained no
+    longer: in the mixture they would hardly count. (Where two of three members overfit, as on
+    gaussian_linear_uniform, a fit takes 12 s instead of 18 s.)
 
     Parameters
     ----------
@@ -215,7 +246,8 @@ def train(
     rows : Tensor of int
         The training pairs.
     validation_rows : Tensor of int or None
-        The pairs that choose the best weights and stop training early; None for neither.
+        The pairs that choose the best weights, be it those that training starts from, and stop it
+        early; None for neither.
     schedule : Schedule
     rng : Generator
         Orders the minibatches.
@@ -271,14 +303,17 @@ class _Run:
     ) -> None:
         self.module, self.weights, self.losses = module, weights, losses
         self.schedule, self.rng = schedule, rng
-        self.optimizer = torch.optim.Adam([weights.values], schedule.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam([weights.values], betas=_BETAS, fused=True)
         shrinkage = torch.tensor(schedule.shrinkage, dtype=torch.float32, device=rows.device)
-        self.shrinkage = shrinkage.reshape(-1, 1)
+        self.shrinkage = shrinkage.expand(len(weights.values)).unsqueeze(1)
         self.rows, self.validation_rows = rows, validation_rows
-        self.history, self.waited = History(), 0
+        self.history, self.waited, self.n_steps = History(), 0, 0
         self.best_scores = torch.full((len(weights.values),), -math.inf, device=rows.device)
-        n_steps = schedule.max_iter * math.ceil(len(rows) / schedule.batch_size)
-        self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(_rate, n_steps))
+        self.recent: list[Tensor] = []
+        self.all_steps = schedule.max_iter * math.ceil(len(rows) / schedule.batch_size)
+        module.eval()
+        if validation_rows is not None:  # where training starts may be the best that there is
+            self.best_scores = self._score(schedule.part(0))
 
     def epoch(self, epoch: int) -> None:
         """Go once through the training pairs, then look at the validation pairs."""
@@ -295,13 +330,35 @@ class _Run:
     def _select(self, scores: Tensor, anew: bool) -> None:
         """Keep weights that score best; scores on other parts of the sets do not compare."""
         if anew:
-            self.best_scores, self.waited = torch.full_like(scores, -math.inf), 0
-        improved = bool((scores > self.best_scores + self.schedule.tol).any())
+            self.best_scores.fill_(-math.inf)
+            self.recent, self.waited = [], 0
+        best = self.best_scores[self.weights.trained]
+        improved = bool((scores > best + self.schedule.tol).any())
         self.waited = 0 if improved else self.waited + 1
-        self.weights.keep(scores > self.best_scores)
-        self.best_scores = torch.maximum(scores, self.best_scores)
+        self.weights.keep(scores > best)
+        self.best_scores[self.weights.trained] = torch.maximum(scores, best)
         self.history.best_score = float(self.best_scores.mean())
         self.history.validation_scores.append(_finite(float(scores.mean())))
+        self._race(scores)
+
+    def _race(self, scores: Tensor) -> None:
+        """Train members no longer that have been behind for long."""
+        length = math.ceil(_RACE * self.schedule.max_iter)
+        self.recent = [*self.recent, scores][-length:]
+        if len(self.recent) < length:
+            return
+        recent = torch.stack(self.recent)
+        best = recent.amax(dim=0)
+        varied = best.max() - recent[:, best.argmax()].min()
+        staying = best >= best.max() - varied.clamp(min=_BEHIND)
+        if staying.all():
+            return
+        self.weights.narrow(staying)
+        self.shrinkage = self.shrinkage[staying]
+        self.recent = [scores[staying] for scores in self.recent]
+        for state in self.optimizer.state[self.weights.values].values():
+            if state.ndim:
+                state.data = state[staying]
 
     def stuck(self) -> bool:
         """Whether the score on whole sets has stopped improving."""
@@ -319,16 +376,21 @@ class _Run:
         order = torch.as_tensor(self.rng.permutation(len(self.rows)), device=self.rows.device)
         for batch in self.rows[order].split(self.schedule.batch_size):
             losses = self.losses(batch, part)
-            self.weights.values.grad = self._limited(self.weights.differentiate(losses.mean()))
-            self.optimizer.step()
-            self._shrink(self.rate.get_last_lr()[0])
-            self.rate.step()
+            self._step(self.weights.differentiate(losses.mean(dim=1).sum()))
             total += losses.detach().sum()
         return _finite(float(total) / len(self.rows) / len(losses))
 
+    def _step(self, gradients: Tensor) -> None:
+        rate = self.schedule.learning_rate * _rate(self.all_steps, self.n_steps)
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.weights.values.grad = self._limited(gradients)
+        self.optimizer.step()
+        self._shrink(rate)
+        self.n_steps += 1
+
     def _limited(self, gradients: Tensor) -> Tensor:
-        """Limit the norm of every member's gradient; the loss is their mean."""
-        norms = len(gradients) * torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        """Limit the norm of every member's gradient."""
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         return gradients.mul_((_MAX_NORM / (norms + 1e-6)).clamp(max=1))
 
     def _shrink(self, rate: float) -> None:

@@ -141,7 +141,7 @@ def test_names_come_from_the_prior_or_are_numbered(fitted):
 def test_fitted_attributes_tell_what_happened(fitted):
     assert fitted.n_iter_ == len(fitted.loss_curve_) == len(fitted.validation_scores_) == 3
     alone = NPEEstimator(**QUICK, n_estimators=1).fit(*pairs())
-    assert alone.best_validation_score_ == max(alone.validation_scores_)
+    assert alone.best_validation_score_ >= max(alone.validation_scores_)  # or where it started
     best_of_mean = max(fitted.validation_scores_)  # whereas each member is kept at its own best
     assert fitted.best_validation_score_ >= best_of_mean
     assert isinstance(fitted.flow_, NeuralSplineFlow)

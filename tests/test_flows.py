@@ -85,13 +85,18 @@ def test_density_integrates_to_one(kind, p, seed):
 
 
 @flows
-def test_draws_of_one_context_share_it(kind):
-    flow, (z, context) = make(kind, 3), inputs(12, 3)
-    context, z = context[:4], z.reshape(4, 3, 3)
-    u, log_det = flow(z, context)
-    u_flat, log_det_flat = flow(z.reshape(12, 3), context.repeat_interleave(3, 0))
-    torch.testing.assert_close(u.reshape(12, 3), u_flat)
-    torch.testing.assert_close(log_det.reshape(12), log_det_flat)
+@pytest.mark.parametrize("n_draws", [1, 3])
+def test_draws_of_one_context_share_it(kind, n_draws):
+    flow, (z, context) = make(kind, 3), inputs(4 * n_draws, 3)
+    context, draws = context[:4], z.reshape(4, n_draws, 3)
+    for direction in (flow.forward, flow.inverse):
+        u, log_det = direction(draws, context)
+        u_flat, log_det_flat = direction(z, context.repeat_interleave(n_draws, 0))
+        torch.testing.assert_close(u.reshape(z.shape), u_flat)
+        torch.testing.assert_close(log_det.flatten(), log_det_flat)
+        _, log_det_one = direction(z, context[:1])
+        torch.testing.assert_close(log_det_one[:n_draws], log_det[0])
+        assert direction(draws[:, :0], context)[0].shape == (4, 0, 3)
 
 
 @flows

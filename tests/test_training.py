@@ -73,10 +73,19 @@ def test_the_best_weights_come_back():
     assert not module.training
 
 
+def test_a_start_that_is_never_beaten_comes_back():
+    module, loss, best = problem()
+    module.weight.data = torch.as_tensor(best, dtype=torch.float32).unsqueeze(0)
+    start = module.weight.detach().clone()
+    history = run(module, loss, replace(learning_rate=1.0, max_iter=3), VALIDATION)
+    assert torch.equal(module.weight, start)
+    assert history.best_score > max(history.validation_scores)
+
+
 def test_it_stops_once_the_score_has_not_improved_for_n_iter_no_change_epochs():
     module, loss, _ = problem()
     history = run(module, loss, replace(n_iter_no_change=4, tol=100.0), VALIDATION)
-    assert history.n_iter == 5  # the first epoch improves on nothing, then four do not
+    assert history.n_iter == 4  # none improves on the start by so much
 
 
 def test_parts_are_read_in_order_and_scores_of_different_parts_are_not_compared():
@@ -90,7 +99,7 @@ def test_parts_are_read_in_order_and_scores_of_different_parts_are_not_compared(
     parts = ((0.3, 0.1), (0.6, 0.5), (1.0, 1.0))
     schedule = replace(max_iter=10, batch_size=100, parts=parts, n_iter_no_change=3)
     history = run(module, loss, schedule, VALIDATION)
-    assert seen[::2] == [0.1] * 3 + [0.5] * 3 + [1.0] * 4
+    assert seen[1::2] == [0.1] * 3 + [0.5] * 3 + [1.0] * 4
     assert history.best_score == max(history.validation_scores[-4:])
 
 
@@ -185,6 +194,34 @@ def test_members_are_trained_as_if_alone_and_keep_their_own_best_weights():
     assert best[0] != best[1]
     torch.testing.assert_close([m.weight.detach() for m in ensemble], apart)
     assert history.best_score == pytest.approx(np.mean([h.best_score for h in histories]))
+
+
+def test_members_far_behind_are_trained_no_longer():
+    """The second member's target is noise: it leaves, and the others are trained as without it."""
+    seen, schedule = [], replace(max_iter=200)
+
+    def train_some(seeds):
+        problems = {seed: problem(seed) for seed in seeds}
+        ensemble = nn.ModuleList([module for module, *_ in problems.values()])
+        weights = Weights([], ensemble, 0)
+
+        def losses(rows, part):
+            seen.append(list(weights.trained))
+            noise = torch.as_tensor(99.0 * (np.arange(100) % 3), dtype=torch.float32)[rows]
+            each = [
+                loss(rows, part) + noise * (seed == 1) for seed, (_, loss, _) in problems.items()
+            ]
+            return torch.cat([each[i] for i in weights.trained])
+
+        run(ensemble, losses, schedule, VALIDATION, weights=weights)
+        assert weights.trained == list(range(len(seeds)))
+        return [module.weight.detach() for module in ensemble]
+
+    three = train_some([0, 1, 2])
+    assert seen[0] == [0, 1, 2]
+    assert seen[-1] == [0, 2]
+    torch.testing.assert_close(three[::2], train_some([0, 2]))
+    assert (three[1] != problem(1)[0].weight).all()  # what it had learnt is kept
 
 
 def test_the_weights_of_members_are_one_array():
