@@ -8,7 +8,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -52,7 +52,7 @@ from skbi._data import (
 )
 from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP, stack, unstack
 from skbi.priors import Prior, as_generator, from_normal, to_normal
-from skbi.training import History, Schedule, Weights, seeded, train
+from skbi.training import History, Schedule, Weights, one_thread, seeded, train
 
 __all__ = [
     "BaseDensityEstimator",
@@ -536,6 +536,13 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Whether a member has a network for sets: it keeps a processor busy, and learns slower."""
         return False
 
+    def _is_small(self, X: Packed) -> bool:
+        """Whether a member trains in one thread: two are no faster on two_moons.
+
+        Beside another busy process they took ten times as long, as each waits for the other.
+        """
+        return True
+
     def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
         """Choose where the training of new members starts, if not from what they are built with."""
 
@@ -556,16 +563,17 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
         rows = rows_of(data.learnt)
         aside = None if data.aside is None else rows_of(data.aside)
-        history = train(
-            ensemble,
-            ensemble.weights,
-            weighted,
-            rows,
-            aside,
-            self._schedule(len(rows), data.X, len(members)),
-            rng,
-            progress=type(self).__name__ if self.verbose else None,
-        )
+        with one_thread() if self._is_small(data.X) else nullcontext():
+            history = train(
+                ensemble,
+                ensemble.weights,
+                weighted,
+                rows,
+                aside,
+                self._schedule(len(rows), data.X, len(members)),
+                rng,
+                progress=type(self).__name__ if self.verbose else None,
+            )
         if aside is not None and len(members) > 1:
             history.best_score = _weigh(members, losses, aside, weight)
         ensemble.release()

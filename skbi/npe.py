@@ -426,6 +426,9 @@ class NPEEstimator(BaseDensityEstimator):
     def _reads_sets(self, X: Packed) -> bool:
         return X.sizes is not None
 
+    def _is_small(self, X: Packed) -> bool:
+        return not (self._reads_sets(X) or isinstance(self.summary, nn.Module))
+
     def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
         foreign = isinstance(self.summary, nn.Module) and not isinstance(self.summary, DeepSet)
         if X.sizes is None or foreign:
