@@ -536,8 +536,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Whether a member has a network for sets: it keeps a processor busy, and learns slower."""
         return False
 
-    def _is_small(self, X: Packed) -> bool:
-        """Whether a member trains in one thread: two are no faster on two_moons.
+    def _in_one_thread(self, X: Packed) -> bool:
+        """Whether to train in one thread: two are no faster on two_moons.
 
         Beside another busy process they took ten times as long, as each waits for the other.
         """
@@ -563,7 +563,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
         rows = rows_of(data.learnt)
         aside = None if data.aside is None else rows_of(data.aside)
-        with one_thread() if self._is_small(data.X) else nullcontext():
+        with one_thread() if self._in_one_thread(data.X) else nullcontext():
             history = train(
                 ensemble,
                 ensemble.weights,

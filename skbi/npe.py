@@ -426,7 +426,7 @@ class NPEEstimator(BaseDensityEstimator):
     def _reads_sets(self, X: Packed) -> bool:
         return X.sizes is not None
 
-    def _is_small(self, X: Packed) -> bool:
+    def _in_one_thread(self, X: Packed) -> bool:
         return not (self._reads_sets(X) or isinstance(self.summary, nn.Module))
 
     def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
