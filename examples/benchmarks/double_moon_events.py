@@ -1,23 +1,19 @@
-"""NLE on the double moon event problem: distance to the exact likelihood and posterior.
+"""NLE on the double moon event problem: distance to the exact posterior.
 
-    python examples/benchmarks/double_moon_events.py likelihood [n_events] [flow]
     python examples/benchmarks/double_moon_events.py posterior [n_thetas]
     python examples/benchmarks/double_moon_events.py batched
-    python examples/benchmarks/double_moon_events.py sbi [density]
 
-"likelihood" trains with defaults (20,000 events, a minute) and scores 2,000 reference events, whose
-likelihood is known by quadrature (double_moon_event_exact.npz); "sbi" does the same with sbi (NLE,
-"nsf" or "maf"). "posterior" trains on 200,000 events (2 minutes), then infers 500 events at each of
-ten random thetas, at first and after three rounds of 50,000 events in the posterior's region, and
-compares with the exact posterior: errors of the means of ln sigma and ln t in exact sds, ratios of
-their sds, error of P(d = 1). "batched" times nested sampling of 500 events with batched likelihood
-calls and one by one.
+"posterior" trains on 200,000 events (2 minutes), then infers 500 events at each of ten random
+thetas, at first and after three rounds of 50,000 events in the posterior's region, and compares
+with the exact posterior: errors of the means of ln sigma and ln t in exact sds, ratios of their
+sds, error of P(d = 1). "batched" times nested sampling of 500 events with batched likelihood calls
+and one by one. How far the likelihood is from the exact one tells `python -m examples.benchmarks
+double_moon_event --methods "skbi NLE" --pairs 20000`.
 """
 
 import copy
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from scipy import optimize
@@ -99,43 +95,6 @@ def region(samples, n, rng, widen=3.0):
     return PRIOR.from_normal(rows + spread * rng.standard_normal(rows.shape))
 
 
-def likelihood(n=20_000, flow="spline", seed=0):
-    """Train, time and score."""
-    reference = np.load(Path(__file__).parent / "double_moon_event_exact.npz")
-    theta = PRIOR.sample(int(n), random_state=seed)
-    X = events(theta, seed)
-    start = time.perf_counter()
-    nle = NLEEstimator(prior=PRIOR, flow=flow, random_state=seed).fit(theta, X)
-    seconds = time.perf_counter() - start
-    gap = reference["log_likelihood"].mean() - nle.score(reference["theta"], reference["X"])
-    print(f"{flow}, {n} events: {gap:.4f} nats from exact, {seconds:.0f} s, {nle.n_iter_} epochs")
-
-
-def sbi(density="nsf", n=20_000, seed=0):
-    """Train sbi's NLE on the same events, time and score."""
-    import tempfile
-
-    import torch
-    from sbi.inference import NLE
-    from torch.utils.tensorboard import SummaryWriter
-
-    reference = np.load(Path(__file__).parent / "double_moon_event_exact.npz")
-    theta = PRIOR.sample(n, random_state=seed)
-    X = events(theta, seed)
-    torch.manual_seed(seed)
-    writer = SummaryWriter(tempfile.mkdtemp())
-    start = time.perf_counter()
-    trainer = NLE(density_estimator=density, summary_writer=writer, show_progress_bars=False)
-    pairs = (torch.as_tensor(a, dtype=torch.float32) for a in (theta, X))
-    learnt = trainer.append_simulations(*pairs).train()
-    seconds = time.perf_counter() - start
-    theta, X = (torch.as_tensor(reference[k], dtype=torch.float32) for k in ("theta", "X"))
-    with torch.no_grad():
-        score = learnt.log_prob(X[None], theta).mean()
-    gap = reference["log_likelihood"].mean() - float(score)
-    print(f"sbi {density}, {n} events: {gap:.4f} nats from exact, {seconds:.0f} s")
-
-
 def batched(seed=0):
     """Time nested sampling of 500 events, with batched likelihood calls and one by one."""
     theta = PRIOR.sample(20_000, random_state=seed)
@@ -185,5 +144,5 @@ def infer(nle, X_obs, exact, label, **options):
 
 
 if __name__ == "__main__":
-    commands = {"likelihood": likelihood, "posterior": posterior, "batched": batched, "sbi": sbi}
+    commands = {"posterior": posterior, "batched": batched}
     commands[sys.argv[1]](*sys.argv[2:])

@@ -1,14 +1,17 @@
 """The methods, behind one face: fit pairs, then draw and score."""
 
 import tempfile
+from functools import partial
 
 import numpy as np
 
-from skbi import NPEEstimator
+from skbi import NLEEstimator, NPEEstimator
 
 
 class Skbi:
     """skbi's NPE with its defaults, but for the options given."""
+
+    learns = "posterior"
 
     def __init__(self, seed, **options):
         self.options = {"random_state": seed, **options}
@@ -27,6 +30,29 @@ class Skbi:
         return self.npe.log_prob(theta, X)
 
 
+class SkbiNLE:
+    """skbi's NLE with its defaults, posteriors by nested sampling."""
+
+    learns = "likelihood"
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def fit(self, prior, theta, X):
+        """Learn from pairs."""
+        self.nle = NLEEstimator(prior=prior, random_state=self.seed).fit(theta, X)
+        return self
+
+    def sample_posterior(self, X_obs, n_samples, *, random_state=0):
+        """Draw (n_obs, n_samples, p)."""
+        options = {"sampler": "nested", "random_state": random_state}
+        return self.nle.sample_posterior(X_obs[:, None], n_samples, **options)
+
+    def log_prob(self, theta, X):
+        """Log density of pairs (n,)."""
+        return self.nle.log_prob(theta, X)
+
+
 class Sbi:
     """sbi's NPE with its defaults; sets go through its permutation-invariant embedding.
 
@@ -34,7 +60,12 @@ class Sbi:
     draws, a part of them is lost.
     """
 
+    learns = "posterior"
+
     def __init__(self, seed, flow="nsf"):
+        import sbi.inference  # noqa: F401  here, so that no fit is charged for it
+        import torch.utils.tensorboard  # noqa: F401
+
         self.seed, self.flow = seed, flow
 
     def fit(self, prior, theta, X):
@@ -71,11 +102,60 @@ class Sbi:
             return self.estimator.log_prob(_tensor(theta)[None], _tensor(X))[0].double().numpy()
 
 
+class SbiNLE:
+    """sbi's NLE with its defaults, posteriors by its default chains."""
+
+    learns = "likelihood"
+
+    def __init__(self, seed, flow="nsf"):
+        import sbi.inference  # noqa: F401  here, so that no fit is charged for it
+        import torch.utils.tensorboard  # noqa: F401
+
+        self.seed, self.flow = seed, flow
+
+    def fit(self, prior, theta, X):
+        """Learn from pairs; the posterior's prior is only asked for when it is drawn from."""
+        import torch
+        from sbi.inference import NLE
+        from torch.utils.tensorboard import SummaryWriter
+
+        torch.manual_seed(self.seed)
+        writer = SummaryWriter(tempfile.mkdtemp())
+        options = {"summary_writer": writer, "show_progress_bars": False}
+        self.trainer = NLE(density_estimator=self.flow, **options)
+        self.trainer.append_simulations(_tensor(theta), _tensor(X))
+        self.estimator, self.prior = self.trainer.train(), prior
+        return self
+
+    def sample_posterior(self, X_obs, n_samples, *, random_state=0):
+        """Draw (n_obs, n_samples, p)."""
+        import torch
+
+        torch.manual_seed(random_state)
+        posterior = self.trainer.build_posterior(self.estimator, prior=_torch_prior(self.prior))
+        draws = [
+            posterior.sample((n_samples,), x=x[None], show_progress_bars=False)
+            for x in _tensor(X_obs)
+        ]
+        return torch.stack(draws).numpy().astype(np.float64)
+
+    def log_prob(self, theta, X):
+        """Log density of pairs (n,)."""
+        import torch
+
+        with torch.no_grad():
+            return self.estimator.log_prob(_tensor(X)[None], _tensor(theta))[0].double().numpy()
+
+
 METHODS = {
     "skbi": Skbi,
-    "skbi RealNVP": lambda seed: Skbi(seed, flow="realnvp"),
+    "skbi, 12 epochs": partial(Skbi, max_iter=12),
+    "skbi RealNVP": partial(Skbi, flow="realnvp"),
+    "skbi NLE": SkbiNLE,
     "sbi NSF": Sbi,
-    "sbi MAF": lambda seed: Sbi(seed, "maf"),
+    "sbi MAF": partial(Sbi, flow="maf"),
+    "sbi NLE NSF": SbiNLE,
+    "sbi NLE MAF": partial(SbiNLE, flow="maf"),
 }
 
 

@@ -5,7 +5,7 @@ https://arxiv.org/abs/2101.04653), with its reference draws for five observation
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,13 @@ FOLDER = Path(__file__).parent
 
 @dataclass
 class Task:
-    """``log_posterior(theta, X)`` is exact, None where unknown; references are (X_obs, draws)."""
+    """What is exact, log density (theta, X), by what it is of; references are (X_obs, draws)."""
 
     prior: JointPrior
     simulate: Callable
-    log_posterior: Callable | None = None
+    exact: dict[str, Callable] = field(default_factory=dict)
     references: tuple = ()
-    held_out: tuple = ()  # theta, X and the exact log posterior, where only those are known
+    held_out: tuple = ()  # theta, X and what is exact of those, where only that is known
 
     def pairs(self, n, seed):
         """Draw n pairs."""
@@ -33,11 +33,11 @@ class Task:
         return theta, self.simulate(theta, rng)
 
     def test(self, n=2000):
-        """Return held-out pairs and the exact log posterior of each, or None."""
+        """Return held-out pairs and their exact log densities, by what these are of."""
         if self.held_out:
             return self.held_out
         theta, X = self.pairs(n, 10**6)
-        return theta, X, self.log_posterior(theta, X) if self.log_posterior else None
+        return theta, X, {name: log_density(theta, X) for name, log_density in self.exact.items()}
 
 
 def uniform(low, high, p):
@@ -79,7 +79,8 @@ def gaussian_mixture():
             evidence += inside.prod(axis=1)
         return np.log(joint / evidence)
 
-    return Task(prior, simulate, log_posterior, references("gaussian_mixture"))
+    exact = {"posterior": log_posterior}
+    return Task(prior, simulate, exact, references("gaussian_mixture"))
 
 
 def gaussian_linear_uniform():
@@ -93,19 +94,34 @@ def gaussian_linear_uniform():
         inside = stats.norm.cdf(1, X, scale) - stats.norm.cdf(-1, X, scale)
         return (stats.norm.logpdf(theta, X, scale) - np.log(inside)).sum(axis=1)
 
-    return Task(uniform(-1, 1, 10), simulate, log_posterior, references("gaussian_linear_uniform"))
+    exact = {"posterior": log_posterior}
+    return Task(uniform(-1, 1, 10), simulate, exact, references("gaussian_linear_uniform"))
 
 
 def double_moon():
     """Read sets of 200 points of the running problem; exact by quadrature for 100 of them."""
     file = np.load(FOLDER / "double_moon_set_exact.npz")
-    simulator = DoubleMoonSimulator(n_points=200)
+    held_out = file["theta"], file["X"], {"posterior": file["log_posterior"]}
+    return Task(DoubleMoonSimulator.prior(), moons(200), held_out=held_out)
+
+
+def double_moon_event():
+    """Learn the likelihood of single points; exact by quadrature for 2,000 of them."""
+    file = np.load(FOLDER / "double_moon_event_exact.npz")
+    held_out = file["theta"], file["X"], {"likelihood": file["log_likelihood"]}
+    one = moons(1)
+    prior = DoubleMoonSimulator.prior("event")
+    return Task(prior, lambda theta, rng: one(theta, rng)[:, 0], held_out=held_out)
+
+
+def moons(n_points):
+    """Return the simulator of sets of points."""
+    simulator = DoubleMoonSimulator(n_points=n_points)
 
     def simulate(theta, rng):
         return simulator.set_params(random_state=int(rng.integers(2**31))).transform(theta)
 
-    held_out = file["theta"], file["X"], file["log_posterior"]
-    return Task(DoubleMoonSimulator.prior(), simulate, held_out=held_out)
+    return simulate
 
 
 def means_and_precisions(n_points=50):
@@ -125,7 +141,7 @@ def means_and_precisions(n_points=50):
         of_precisions = stats.gamma.logpdf(theta[:, 5:], 2 + n_points / 2, scale=1 / rate)
         return (of_means + of_precisions).sum(axis=1)
 
-    return Task(prior, simulate, log_posterior)
+    return Task(prior, simulate, {"posterior": log_posterior})
 
 
 TASKS = {
@@ -136,5 +152,6 @@ TASKS = {
         gaussian_linear_uniform,
         means_and_precisions,
         double_moon,
+        double_moon_event,
     )
 }
