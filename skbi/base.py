@@ -51,7 +51,7 @@ from skbi._data import (
     width_of,
 )
 from skbi.flows import CouplingFlow, NeuralSplineFlow, RealNVP, stack, unstack
-from skbi.priors import Prior, as_generator, from_normal, to_normal
+from skbi.priors import Prior, as_generator, from_normal, off_bounds, to_normal
 from skbi.training import History, Schedule, Weights, one_thread, seeded, train
 
 __all__ = [
@@ -107,16 +107,21 @@ class ParameterMap:
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     straight: NDArray[np.bool_]
+    edge: float  # z of what lies on a bound of the prior
 
     @classmethod
     def fit(
         cls, prior: Prior | None, theta: NDArray[np.float64], *, straight: bool = False
     ) -> Self:
         """Standardise by the training parameters; optionally keep flat ones straight."""
-        z = theta.copy() if prior is None else to_normal(prior, theta)
-        flat = _is_flat(prior) if straight and prior is not None else np.zeros(z.shape[1], bool)
+        edge = float(-ndtri(0.5 / len(theta)))  # of n draws, about the outermost
+        if prior is None:
+            _, mean, scale = _spread_of(theta)
+            return cls(prior, mean, scale, np.zeros(theta.shape[1], bool), edge)
+        z = off_bounds(prior, to_normal(prior, theta), edge)
+        flat = _is_flat(prior) if straight else np.zeros(z.shape[1], bool)
         z[:, flat] = Straight.forward(z[:, flat])[0]
-        return cls(prior, z.mean(axis=0), z.std(axis=0), flat)
+        return cls(prior, z.mean(axis=0), z.std(axis=0), flat, edge)
 
     def scaled(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standardise coordinates."""
@@ -130,7 +135,7 @@ class ParameterMap:
         log_prior = np.asarray(self.prior.log_prob(theta), dtype=np.float64)
         inside = np.isfinite(log_prior)
         z = np.zeros(theta.shape)
-        z[inside] = to_normal(self.prior, theta[inside])
+        z[inside] = off_bounds(self.prior, to_normal(self.prior, theta[inside]), self.edge)
         log_normal = -0.5 * (z**2 + math.log(2 * math.pi)).sum(axis=1)
         z[:, self.straight], log_slope = Straight.forward(z[:, self.straight])
         return self.scaled(z), log_det + log_prior - log_normal + log_slope.sum(axis=1)
@@ -192,10 +197,7 @@ class FeatureMap:
     @classmethod
     def fit(cls, points: NDArray[np.float64], mask: bool) -> Self:
         """Learn the mean and standard deviation of every column from what is present."""
-        count = np.maximum(sum(np.isfinite(x).sum(axis=0) for x in chunks(points)), 1)
-        mean = sum(_present(x).sum(axis=0) for x in chunks(points)) / count
-        scale = np.sqrt(sum((_present(x - mean) ** 2).sum(axis=0) for x in chunks(points)) / count)
-        constant = scale <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
+        constant, mean, scale = _spread_of(points)
         return cls(mean, np.where(constant, 1.0, scale), mask)
 
     @property
@@ -212,8 +214,29 @@ class FeatureMap:
         return np.hstack([np.where(absent, 0.0, x), absent])
 
 
-def _present(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.isnan(points), 0.0, points)
+def _spread_of(
+    points: NDArray[Any],
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """Which columns (N, d) are constant, their means and standard deviations, without NaN.
+
+    Columns are scaled to [0, 1] first, so that no square leaves the range of a float64.
+    """
+    low, high, count = np.inf, -np.inf, 0
+    for x in chunks(points):
+        absent = np.isnan(x)
+        low = np.minimum(low, np.where(absent, np.inf, x).min(axis=0))
+        high = np.maximum(high, np.where(absent, -np.inf, x).max(axis=0))
+        count = count + (~absent).sum(axis=0)
+    constant = ~(high - low > 1e-12 * np.maximum(np.abs(low), np.abs(high)))
+    low = np.where(count, low, 0.0).astype(np.float64)  # a file may hold single precision
+    span = np.where(constant, 1.0, high - low)
+
+    def average(power: int, centre: Any) -> NDArray[np.float64]:
+        units = (((x - low) / span - centre) ** power for x in chunks(points))
+        return sum(np.nansum(u, axis=0) for u in units) / np.maximum(count, 1)
+
+    mean = average(1, 0.0)
+    return constant, low + span * mean, span * np.sqrt(average(2, mean))
 
 
 @dataclass(frozen=True)

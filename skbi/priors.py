@@ -15,6 +15,9 @@ from scipy.special import ndtr, ndtri
 
 __all__ = ["JointPrior", "Prior", "RandomState", "as_generator"]
 
+_FAR = 37.0  # up to which Phi(-z) is a positive float64
+_NEAR = 8.0  # up to which Phi(z) is below 1
+
 RandomState = int | np.random.Generator | np.random.RandomState | np.random.SeedSequence | None
 
 
@@ -278,7 +281,7 @@ def to_normal(prior: Prior, theta: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussian coordinates of theta under any prior, by its own `to_normal` if it has one."""
     if hasattr(prior, "to_normal"):
         return np.asarray(prior.to_normal(theta))
-    z = _within(ndtri(np.asarray(prior.cdf(theta), dtype=np.float64)), 8.0)
+    z = _within(ndtri(np.asarray(prior.cdf(theta), dtype=np.float64)), _NEAR)
     return np.where(prior.discrete, theta, z)
 
 
@@ -291,12 +294,19 @@ def from_normal(prior: Prior, z: NDArray[np.float64]) -> NDArray[np.float64]:
             f"The Gaussian coordinates of {type(prior).__name__}, which has discrete parameters, "
             "can be inverted only if it has a method from_normal, as JointPrior has."
         )
-    theta = np.asarray(prior.ppf(ndtr(_within(z, 8.0))), dtype=np.float64)
+    theta = np.asarray(prior.ppf(ndtr(_within(z, _NEAR))), dtype=np.float64)
     return _inside(theta, np.asarray(prior.support), np.asarray(prior.discrete))
 
 
-def _within(z: NDArray[np.float64], bound: float = 37.0) -> NDArray[np.float64]:
-    """Clip z to where Phi(-|z|) is a positive float64 (or, at 8, where 1 - Phi(z) is)."""
+def off_bounds(prior: Prior, z: NDArray[np.float64], edge: float) -> NDArray[np.float64]:
+    """Replace z of a theta on a bound of the prior, where it is as good as infinite, by +-edge."""
+    outermost = _FAR if hasattr(prior, "to_normal") else _NEAR
+    on_bound = (np.abs(z) >= outermost) & ~np.asarray(prior.discrete)
+    return np.where(on_bound, np.copysign(edge, z), z)
+
+
+def _within(z: NDArray[np.float64], bound: float = _FAR) -> NDArray[np.float64]:
+    """Clip z to (-bound, bound)."""
     return np.clip(z, -bound, bound)
 
 

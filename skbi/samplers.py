@@ -641,7 +641,7 @@ class _Target:
             if power == 1:
                 break
             z, log_q = _kernel_draws(z, weights, rng)
-        share = softmax(log_joint, axis=1)[weights > 1e-6].max(axis=0)
+        share = softmax(log_joint[weights > 1e-6], axis=1).max(axis=0)
         self.atoms, self.log_mass = self.atoms[share > 1e-10], self.log_mass[share > 1e-10]
         return z, weights
 

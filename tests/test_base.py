@@ -77,7 +77,7 @@ def test_regression_finds_the_line_and_whitens_its_residuals():
     np.testing.assert_allclose(covariance, np.eye(2), atol=0.02)
 
 
-@given(seed=st.integers(0, 999), scale=st.sampled_from([1e-9, 1.0, 1e9]))
+@given(seed=st.integers(0, 999), scale=st.sampled_from([1e-200, 1e-9, 1.0, 1e9, 1e200]))
 def test_features_are_standardised_column_by_column(seed, scale):
     points = 5 * scale + scale * np.random.default_rng(seed).normal(size=(30, 3))
     x = FeatureMap.fit(points, mask=False).forward(points)
@@ -85,9 +85,23 @@ def test_features_are_standardised_column_by_column(seed, scale):
     np.testing.assert_allclose(x.std(axis=0), 1)
 
 
+@given(seed=st.integers(0, 999), straight=st.booleans(), n_on_bound=st.integers(1, 5))
+def test_theta_on_a_bound_counts_as_the_outermost_draws(seed, straight, n_on_bound):
+    theta = PRIOR.sample(200, random_state=seed)
+    theta[:n_on_bound] = [[1.0, 0.0]]
+    mapping = ParameterMap.fit(PRIOR, theta, straight=straight)
+    z, log_det = mapping.forward(theta)
+    assert np.abs(z).max() < 10
+    assert np.abs(log_det).max() < 20
+    beside = mapping.forward(np.array([[0.995, 0.003]]))
+    np.testing.assert_allclose(z[0], beside[0][0], atol=0.5)
+
+
 def test_a_constant_feature_becomes_zero():
-    x = FeatureMap.fit(np.full((5, 1), 0.1), mask=False).forward(np.full((2, 1), 0.1))
-    np.testing.assert_allclose(x, 0, atol=1e-12)
+    for n, dtype in [(5, float), (100_000, float), (100_000, np.float32)]:
+        mapping = FeatureMap.fit(np.full((n, 1), 0.1, dtype), mask=False)
+        np.testing.assert_array_equal(mapping.scale, 1)
+        np.testing.assert_allclose(mapping.forward(np.full((2, 1), 0.1, dtype)), 0, atol=1e-7)
 
 
 def test_a_masked_feature_becomes_its_mean_and_a_column_says_so():

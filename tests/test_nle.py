@@ -148,8 +148,8 @@ def test_the_gradient_is_that_of_the_likelihood(change, n_estimators):
     nle.members_ = nle._double()
     prior = PRIOR
     if change:
-        wider = {"k": stats.bernoulli(0.5), "mu": stats.uniform(-9, 18), "s": stats.gamma(2)}
-        prior = JointPrior(wider)
+        other = {"k": stats.bernoulli(0.5), "mu": stats.uniform(-9, 18), "s": stats.gamma(2)}
+        prior = JointPrior(other)
     likelihood = Likelihood(nle, nle._check_observations(X[None])[0], prior)
     z = prior.to_normal(theta[:4])
     value, gradient = likelihood.value_and_gradient(z)
@@ -189,6 +189,27 @@ def test_the_prior_of_the_pairs_does_not_matter():
         learnt = weights @ grid
         assert abs(learnt - mean) / sd < 0.3  # each of the three points' errors enters
         assert math.sqrt(weights @ (grid - learnt) ** 2) / sd == pytest.approx(1, abs=0.15)
+
+
+def test_a_prior_beyond_that_of_fit_is_refused_and_its_tail_cut_off():
+    prior = JointPrior({"mu": stats.uniform(0, 1)})
+    theta = prior.sample(3000, random_state=0)
+    X = theta + 0.1 * np.random.default_rng(1).normal(size=theta.shape)
+    nle = NLEEstimator(prior=prior, max_iter=10, random_state=0).fit(theta, X)
+    X_obs = np.array([[0.93], [1.05], [0.98], [1.01]])
+    narrow = stats.norm(0.5, 0.18)  # of which 0.3 % lie above 1
+    grid = np.linspace(0, 1, 1001)
+    log_joint = narrow.logpdf(grid) + stats.norm(grid, 0.1).logpdf(X_obs).sum(axis=0)
+    weights = np.exp(log_joint - logsumexp(log_joint))
+    mean = weights @ grid
+    sd = math.sqrt(weights @ (grid - mean) ** 2)
+    nle.set_params(prior=JointPrior({"mu": narrow}))
+    for sampler in ("nested", "nuts"):
+        draws = nle.sample_posterior(X_obs[None], 1000, sampler=sampler)
+        assert draws.max() < 1
+        assert abs(draws.mean() - mean) < 0.3 * sd
+    with pytest.raises(ValueError, match=r"lies outside the prior of fit.*prior=None"):
+        nle.set_params(prior=JointPrior({"mu": stats.uniform(0, 3)})).log_evidence(X_obs[None])
 
 
 def test_warm_start_goes_on_where_a_round_has_settled_a_parameter():
@@ -377,6 +398,11 @@ def test_every_observation_of_a_batch_has_its_checkpoint(coin, tmp_path):
     assert again.shape == first.shape
     with pytest.raises(ValueError, match="belongs to another"):
         coin.sample_posterior(X[::-1], 10, resume=True, **options)
+    names = coin.prior.names
+    other = JointPrior({**coin.prior.marginals, names[-1]: stats.uniform(0.25, 0.5)})
+    narrower = copy.deepcopy(coin).set_params(prior=other)
+    with pytest.raises(ValueError, match="belongs to another"):
+        narrower.sample_posterior(X, 10, resume=True, **options)
 
 
 def test_verbose_shows_progress(coin, capsys):
