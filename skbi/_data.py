@@ -61,22 +61,22 @@ class Packed:
     def __getitem__(self, rows: slice) -> Packed:
         if self.sizes is None:
             return Packed(self.points[rows])
-        edges = np.concatenate([[0], np.cumsum(self.sizes)])
         start, stop, _ = rows.indices(len(self))
-        return Packed(self.points[edges[start] : edges[stop]], self.sizes[rows])
+        return Packed(self.points[self._edges[start] : self._edges[stop]], self.sizes[rows])
 
     def take(self, rows: NDArray[np.int64]) -> Packed:
         """Pick observations by index."""
         if self.sizes is None:
             return Packed(_pick(self.points, rows, _FEW))
-        sizes, starts = self.sizes[rows], self._starts[rows]
+        sizes, starts = self.sizes[rows], self._edges[rows]
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         places = np.repeat(starts, sizes) + offsets
         return Packed(_pick(self.points, places, _FEW * int(sizes.max(initial=1))), sizes)
 
     @cached_property
-    def _starts(self) -> NDArray[np.int64]:
-        return np.cumsum(self.sizes) - self.sizes
+    def _edges(self) -> NDArray[np.int64]:
+        """Where sets begin, and the last one ends."""
+        return np.concatenate([[0], np.cumsum(self.sizes)])
 
     def owners(self) -> NDArray[np.int64]:
         """Return the observation of each point, (N,)."""
@@ -85,7 +85,7 @@ class Packed:
 
     def blocks(self, n_points: int) -> Iterator[slice]:
         """Cut into runs of whole observations of at most ``n_points`` points (or one of more)."""
-        edges = np.arange(1, len(self) + 1) if self.sizes is None else np.cumsum(self.sizes)
+        edges = np.arange(1, len(self) + 1) if self.sizes is None else self._edges[1:]
         start = used = 0
         while start < len(self):
             stop = max(start + 1, int(np.searchsorted(edges, used + n_points, side="right")))
@@ -249,6 +249,8 @@ def pack(X: Any, *, missing: str = "error", name: str = "X") -> Packed:
                 f"{name} has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
             )
         packed = Packed(array) if array.ndim == 2 else _pack_sets(array)
+    if not len(packed):
+        raise ValueError(f"{name} holds no observation, 0 sample(s): at least one is needed.")
     _check_finite(packed, missing, name)
     return packed
 
@@ -267,7 +269,8 @@ def as_batch(X: Any, n_axes: int) -> tuple[Any, bool]:
     if axes == n_axes:
         return X, False
     if axes == n_axes - 1 and not isinstance(X, list | tuple):
-        return np.asarray(X)[None], True
+        row_of_frame = axes == 1 and hasattr(X, "to_frame")  # which knows the columns' names
+        return X.to_frame().T if row_of_frame else np.asarray(X)[None], True
     raise ValueError(
         f"This estimator was fitted on {_KINDS[n_axes]}; got "
         f"{_KINDS[3] if _is_ragged(X) else getattr(X, 'shape', type(X).__name__)}, with {axes} "
@@ -333,7 +336,7 @@ def _pack_sets(sets: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Pac
     else:
         points = np.concatenate(sets) if len(sets) else np.empty((0, 1))
         sizes = np.array([len(x) for x in sets], dtype=np.int64)
-    if any(np.isnan(part).all(axis=1).any() for part in chunks(points)):
+    if any(np.isnan(part).any() and np.isnan(part).all(axis=1).any() for part in chunks(points)):
         absent = np.isnan(points).all(axis=1)
         owner = np.repeat(np.arange(len(sizes)), sizes)
         points, sizes = points[~absent], np.bincount(owner[~absent], minlength=len(sizes))

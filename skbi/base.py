@@ -31,6 +31,7 @@ from sklearn.utils.validation import (
     _check_feature_names,
     _check_n_features,
     _check_sample_weight,
+    _get_feature_names,
     _num_samples,
     check_is_fitted,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "check_n_samples",
     "check_names",
     "is_trusted",
+    "leader",
     "make_flow",
     "mixture_density",
     "regress",
@@ -421,7 +423,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
-        "random_state": ["random_state", np.random.Generator],
+        "random_state": ["random_state", np.random.Generator, np.random.SeedSequence],
         "verbose": ["verbose"],
         "device": [str],
     }
@@ -481,7 +483,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             maps = Maps.fit(self.prior, data, self.missing, straight=self._straight)
             spec = self._specify(data, maps)
         members, history = self._train_members(spec, data, maps, rng)
-        familiar = self._look_back(members[0], maps, data)
+        familiar = self._look_back(leader(members), maps, data)
         self._maps, self._spec, self.members_, self._familiar = maps, spec, members, familiar
         self._describe(X, data, history, resumed)
         return self
@@ -534,9 +536,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
     @property
     def flow_(self) -> CouplingFlow:
-        """The trained flow; of an ensemble, its first member's."""
+        """The trained flow; of an ensemble, that of the member with the largest weight."""
         check_is_fitted(self, "members_")
-        return self.members_[0].flow
+        return leader(self.members_).flow
 
     def _train_members(
         self, spec: dict[str, Any], data: Pairs, maps: Maps, rng: np.random.Generator
@@ -549,6 +551,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
                 members.append(self._build(spec).to(self.device))
             if i < len(started):
                 members[i].load_state_dict(started[i].state_dict())
+                members[i].log_weight.zero_()
         self._begin(members[len(started) :], data, maps)
         return members, self._train(members, data, maps, rng)
 
@@ -616,9 +619,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
     def _p_values(self, X: Packed) -> NDArray[np.float64]:
         """Share of simulations that are further from the training simulations, (n,)."""
-        return self._familiar.p_values(self._summaries(self.members_[0], self._maps, X))
+        return self._familiar.p_values(self._summaries(leader(self.members_), self._maps, X))
 
-    def _warn_of_strangers(self, p_values: NDArray[np.float64]) -> None:
+    def _warn_of_strangers(self, p_values: NDArray[np.float64], stacklevel: int = 3) -> None:
         """Warn of p-values below 0.001, over the number of observations."""
         strange = np.flatnonzero(p_values * len(p_values) < 1e-3)
         if len(strange):
@@ -628,7 +631,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
                 f"simulations, most of all row {worst}: about a share {p_values[worst]:.1g} of "
                 "simulations lie as far out. Their posteriors are a guess: look at the data, the "
                 "simulator and the prior (see misspecification_score).",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
 
     def _misspecification(self, X: Any) -> Any:
@@ -641,7 +644,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return np.arange(len(X))
 
     def _parts(self, X: Packed) -> tuple[tuple[float, float], ...]:
-        """Return how much of each set to read, see `Schedule`."""
+        """Return how much of each set to read in a first fit, see `Schedule`."""
         return ((1.0, 1.0),)
 
     def _split(
@@ -675,7 +678,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             max_iter=self.max_iter,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            parts=self._parts(X),
+            parts=((1.0, 1.0),) if self._resumes else self._parts(X),
         )
 
     def _describe(self, X: Any, data: Pairs, history: History, resumed: bool) -> None:
@@ -695,6 +698,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None, rng: np.random.Generator
     ) -> Pairs:
         table, names = as_table(theta, "theta")
+        _get_feature_names(X)  # which refuses names that are not all strings
         weights = np.ones(len(table))
         if sample_weight is not None:
             check_lengths(len(table), _num_samples(X))
@@ -707,7 +711,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         learnt, aside = self._split(len(table), rng)
         names = self._check_parameters(table, names)
         transformer = self._fit_transformer(X, table, learnt, rng)
-        packed = self._pack(X, transformer)
+        packed = self._pack(X, transformer, self.missing)
         check_lengths(len(table), len(packed))
         for part in [learnt] if aside is None else [learnt, aside]:
             weights[part] /= weights[part].mean()
@@ -723,7 +727,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             names = self.prior.names
         self._check_varying(theta)
         if names is None:
-            names = [f"theta_{j}" for j in range(theta.shape[1])]
+            names = _numbered(theta.shape[1])
         return np.array(names, dtype=object)
 
     def _fit_transformer(
@@ -735,10 +739,11 @@ class BaseDensityEstimator(BaseEstimator, ABC):
     ) -> Any:
         """Fit what an estimator passes X through before it is packed, if anything."""
 
-    def _pack(self, X: Any, transformer: Any) -> Packed:
+    @staticmethod
+    def _pack(X: Any, transformer: Any, missing: str) -> Packed:
         if transformer is None:
-            return pack(X, missing=self.missing)
-        return pack(transformer.transform(X), missing=self.missing, name="summary.transform(X)")
+            return pack(X, missing=missing)
+        return pack(transformer.transform(X), missing=missing, name="summary.transform(X)")
 
     def _check_varying(self, theta: NDArray[np.float64]) -> None:
         constant = (theta == theta[0]).all(axis=0)
@@ -747,12 +752,25 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             raise ValueError(f"Column {column} of theta is constant: there is nothing to learn.")
 
     def _check_resumable(self, data: Pairs) -> None:
+        """Refuse data and options for which the networks would have to be others."""
+        hint = "Set warm_start=False to start afresh."
         new = data.X.n_axes, data.X.points.shape[1], data.theta.shape[1]
-        old = self._spec["n_axes"], self.n_features_in_, self.n_parameters_in_
+        old = self._spec["n_axes"], len(self._maps.X.mean), self.n_parameters_in_
         if new != old:
             raise ValueError(
                 "warm_start continues on data of the same shape; fitted with (axes of X, features, "
-                f"parameters) = {old}, got {new}. Set warm_start=False to start afresh."
+                f"parameters) = {old}, got {new}. {hint}"
+            )
+        wanted = self._specify(data, self._maps)
+        changed = [k for k, v in self._spec.items() if k != "module" and v != wanted[k]]
+        changed += ["missing"] if (self.missing == "mask") != self._maps.X.mask else []
+        if changed:
+            raise ValueError(f"warm_start continues the same network: {changed} changed. {hint}")
+        outside = np.isneginf(self._maps.theta.forward(data.theta)[1])
+        if outside.any():
+            raise ValueError(
+                f"{outside.sum()} rows of theta, first row {outside.argmax()}, lie outside the "
+                f"prior of the fit that warm_start continues. {hint}"
             )
 
     def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
@@ -761,7 +779,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         X, single = as_batch(X, self._n_axes_in if n_axes is None else n_axes)
         _check_feature_names(self, X, reset=False)
         _check_n_features(self, np.empty((1, width_of(X))), reset=False)
-        return self._pack(X, self._transformer), single
+        missing = "mask" if self._maps.X.mask else "error"
+        return self._pack(X, self._transformer, missing), single
 
     def _check_theta(self, theta: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "members_")
@@ -859,6 +878,11 @@ def is_trusted() -> bool:
 _HERE = threading.local()
 
 
+def leader(members: Sequence[Member]) -> Member:
+    """Return the member with the largest weight in the mixture."""
+    return max(members, key=lambda member: float(member.log_weight))
+
+
 def mixture_density(members: list[Member], z: Tensor, contexts: list[Tensor]) -> Tensor:
     """Log density of z (..., k) under the weighted mixture of all members."""
     log_q = [
@@ -913,11 +937,17 @@ def blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def check_names(names: NDArray[Any] | None, fitted: Sequence[str]) -> None:
-    """Refuse columns in another order than in `fit`."""
-    if names is not None and sorted(names) == sorted(fitted) and list(names) != list(fitted):
+    """Refuse columns of other names than in `fit`, or in another order, if they had names there."""
+    unnamed = list(fitted) == _numbered(len(fitted))
+    if names is not None and list(names) != list(fitted) and not unnamed:
         raise ValueError(
-            f"theta's columns {list(names)} must stand in the order of fit: {list(fitted)}."
+            f"theta's columns must be those of fit, {list(fitted)}; got {list(names)}."
         )
+
+
+def _numbered(p: int) -> list[str]:
+    """Names for parameters that have none."""
+    return [f"theta_{j}" for j in range(p)]
 
 
 def check_lengths(n_theta: int, n_X: int) -> None:

@@ -105,7 +105,7 @@ class NLEEstimator(BaseDensityEstimator):
     Attributes
     ----------
     flow_ : CouplingFlow
-        The trained flow (of the first member, in an ensemble).
+        The trained flow (of the member with the largest weight, in an ensemble).
     members_ : list of Module
         The ensemble.
     n_features_in_, n_parameters_in_ : int
@@ -467,18 +467,10 @@ class NLEEstimator(BaseDensityEstimator):
 
     def _describe(self, X: Any, data: Pairs, history: History, resumed: bool) -> None:
         super()._describe(X, data, history, resumed)
-        seen = data.X.points, data.theta
+        seen = [_range(a) for a in (data.X.points, data.theta)]
         if resumed:
-            seen = [np.vstack(pair) for pair in zip(self._seen, seen, strict=True)]
-        self._seen = [
-            np.array(
-                [
-                    extreme([extreme(x, axis=0) for x in chunks(a)], axis=0)
-                    for extreme in (np.min, np.max)
-                ]
-            )
-            for a in seen
-        ]
+            seen = [_range(np.vstack(pair)) for pair in zip(self._seen, seen, strict=True)]
+        self._seen = seen
 
     # ---- evaluation
 
@@ -549,7 +541,7 @@ class NLEEstimator(BaseDensityEstimator):
         beyond = np.maximum(low - packed.points, packed.points - high).max(axis=0) / scale
         worst = int(beyond.argmax())
         if beyond[worst] <= 0.1:
-            self._warn_of_strangers(self._p_values(packed))
+            self._warn_of_strangers(self._p_values(packed), stacklevel=4)
             return
         values = packed.points[:, worst]
         warnings.warn(
@@ -622,6 +614,13 @@ def _sum_points(
             density = mixture_density(members, part.expand(len(some[0]), -1, -1), some)
             total[rows] += density.double().sum(dim=1).cpu().numpy()
     return total
+
+
+def _range(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Smallest and largest value of every column, (2, d)."""
+    both = [np.stack([x.min(axis=0), x.max(axis=0)]) for x in chunks(values)]
+    low, high = np.stack(both, axis=1)
+    return np.stack([low.min(axis=0), high.max(axis=0)])
 
 
 class Likelihood:

@@ -29,12 +29,13 @@ from skbi.base import (
     check_lengths,
     check_n_samples,
     is_trusted,
+    leader,
     make_flow,
     mixture_density,
     regress,
 )
 from skbi.flows import CouplingFlow
-from skbi.networks import DeepSet, hard_clip, soft_clip
+from skbi.networks import DeepSet, Sets, hard_clip, soft_clip
 from skbi.priors import Prior, RandomState, as_generator
 from skbi.training import History, each_in_one_thread, seeded
 
@@ -103,10 +104,11 @@ class NPEEstimator(BaseDensityEstimator):
         and stop when they have not improved for ``n_iter_no_change`` epochs.
     validation_fraction : float, default=0.1
     n_iter_no_change : int, default=30
+        Of sets, only epochs that read them whole count: the last quarter of a first fit.
     tol : float, default=1e-3
         Improvement of the validation score, in nats, that counts.
     warm_start : bool, default=False
-        Continue from the weights of the last `fit`.
+        Continue from the weights of the last `fit`, reading sets whole from the start.
     missing : {"error", "mask"}, default="error"
         What to do about NaN inside an observation: refuse, or fill them with the mean and tell the
         network which were filled.
@@ -120,9 +122,9 @@ class NPEEstimator(BaseDensityEstimator):
     Attributes
     ----------
     flow_ : CouplingFlow
-        The trained flow (of the first member, in an ensemble).
+        The trained flow (of the member with the largest weight, in an ensemble).
     summary_net_ : Module or None
-        The trained summary network (of the first member), None for vectors.
+        The trained summary network (of that member), None for vectors.
     summary_transformer_ : transformer or None
         The fitted transformer.
     members_ : list of Module
@@ -223,9 +225,9 @@ class NPEEstimator(BaseDensityEstimator):
 
     @property
     def summary_net_(self) -> nn.Module | None:
-        """The trained summary network; of an ensemble, its first member's."""
+        """The trained summary network, as with `flow_`."""
         check_is_fitted(self, "members_")
-        return self.members_[0].summary
+        return leader(self.members_).summary
 
     @property
     def summary_transformer_(self) -> TransformerMixin | None:
@@ -274,9 +276,11 @@ class NPEEstimator(BaseDensityEstimator):
             options = {"proposal": self, "random_state": random_state}
             return refine.sample_posterior(X_obs, n_samples, sampler="importance", **options)
         rng = as_generator(self.random_state if random_state is None else random_state)
-        contexts = _embed(packed, self._maps, self.members_)
+        contexts, moments = _read(packed, self._maps, self.members_)
         if not is_trusted():
-            seen = self._summaries(self.members_[0], self._maps, packed, contexts[0])
+            best = leader(self.members_)
+            read = [contexts[self.members_.index(best)]], moments
+            seen = self._summaries(best, self._maps, packed, read)
             self._warn_of_strangers(self._familiar.p_values(seen))
         draws = np.empty((len(packed), n_samples, self.n_parameters_in_))
         parts = [
@@ -316,7 +320,7 @@ class NPEEstimator(BaseDensityEstimator):
                 f"{len(packed)}."
             )
         members = self._double()
-        contexts = _embed(packed, self._maps, members)
+        contexts, _ = _read(packed, self._maps, members)
         z, log_det = self._maps.theta.forward(table)
         log_q = np.empty(len(table))
         for rows in blocks(len(table), _POINTS):
@@ -437,32 +441,40 @@ class NPEEstimator(BaseDensityEstimator):
         return tuple((upto, max(part, least)) for upto, part in _PARTS)
 
     def _summaries(
-        self, member: AmortisedPosterior, maps: Maps, X: Packed, context: Tensor | None = None
+        self, member: AmortisedPosterior, maps: Maps, X: Packed, read: Any = None
     ) -> NDArray[np.float64]:
         """Vectors as they are, scaled; of sets the summary, mean, log sd and log size."""
-        points = maps.X.forward(X.points)
         if X.sizes is None:
-            return points
-        if context is None:
-            (context,) = _embed(X, maps, [member])
-        starts, sizes = np.cumsum(X.sizes) - X.sizes, X.sizes[:, None]
-        mean = np.add.reduceat(points, starts) / sizes
-        square = np.add.reduceat((points - np.repeat(mean, X.sizes, axis=0)) ** 2, starts) / sizes
-        return np.hstack([context.cpu().double(), mean, 0.5 * np.log(square + 1e-8), np.log(sizes)])
+            return maps.X.forward(X.points)
+        (context,), moments = read or _read(X, maps, [member])
+        return np.hstack([context.cpu(), moments.cpu(), np.log(X.sizes[:, None])])
 
 
-def _embed(packed: Packed, maps: Maps, members: list[AmortisedPosterior]) -> list[Tensor]:
-    """Embed every observation once with every member, (n_obs, c) each."""
+def _read(
+    packed: Packed, maps: Maps, members: list[AmortisedPosterior]
+) -> tuple[list[Tensor], Tensor | None]:
+    """Embed every observation once with every member, (n, c) each; of sets also give `_moments`."""
     like, parts = next(members[0].parameters()), list(enumerate(packed.blocks(_POINTS)))
-    embedded: list[Any] = [None] * len(parts)
+    found: list[Any] = [None] * len(parts)
 
     @torch.no_grad()
-    def embed(i: int, rows: slice) -> None:
+    def read(i: int, rows: slice) -> None:
         batch = maps.batch(packed[rows], like)
-        embedded[i] = [member.embed(batch) for member in members]
+        moments = torch.empty(0) if batch.sizes is None else _moments(batch)
+        found[i] = [member.embed(batch) for member in members], moments
 
-    each_in_one_thread(embed, parts)
-    return [torch.cat(contexts) for contexts in zip(*embedded, strict=True)]
+    each_in_one_thread(read, parts)
+    contexts, moments = zip(*found, strict=True)
+    return [torch.cat(c) for c in zip(*contexts, strict=True)], torch.cat(moments)
+
+
+def _moments(batch: Batch) -> Tensor:
+    """Mean and log sd of every set, (n, 2 d)."""
+    sets = Sets(batch.sizes)
+    x = sets.split(batch.points)
+    mean = sets.mean(x)
+    square = sets.mean((x - sets.spread(mean)).square())
+    return torch.cat([mean, 0.5 * (square + 1e-8).log()], dim=1)
 
 
 class AmortisedPosterior(Member):

@@ -44,6 +44,7 @@ _MOST_ATOMS = 100_000
 _MOST_MIXED_ATOMS = 64  # with continuous parameters beside them: each costs a network call a step
 _TAIL = 1e-12  # probability left out of an infinite discrete prior, at each end
 _DEFENSIVE = 0.05  # share of importance sampling's proposals that come from the prior
+_LEAST_WARMUP = 10
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -372,7 +373,13 @@ def importance(
     theta = np.vstack(parts)
     log_prior = prior.log_prob(theta)
     log_q = np.logaddexp(math.log1p(-share) + proposal.log_prob(theta), math.log(share) + log_prior)
-    log_weights, k = pareto_smoothed(log_likelihood(theta) + log_prior - log_q)
+    log_weights = log_likelihood(theta) + log_prior - log_q
+    if not np.isfinite(log_weights).any():
+        raise ValueError(
+            f"None of the proposal's {n_proposals} draws has a likelihood above zero: use "
+            "sampler='nested', or train the proposal further."
+        )
+    log_weights, k = pareto_smoothed(log_weights)
     if k > 0.7:
         warnings.warn(
             f"The proposal misses too much of the posterior to be reweighted (pareto_k = {k:.2f}, "
@@ -395,6 +402,9 @@ def importance(
 def pareto_smoothed(log_weights: Array) -> tuple[Array, float]:
     """Replace the largest importance weights by quantiles of a Pareto distribution fitted to them.
 
+    Weights with a light tail, k below zero, stay: smoothing made the sd of a narrow Gaussian 1.16
+    times as large.
+
     Parameters
     ----------
     log_weights : ndarray, shape (n,)
@@ -404,7 +414,7 @@ def pareto_smoothed(log_weights: Array) -> tuple[Array, float]:
     log_weights : ndarray, shape (n,)
     k : float
         The distribution's tail index: moments of order 1 / k and above do not exist. NaN for fewer
-        than 25 weights, or equal ones.
+        than 25 positive weights, or equal ones.
 
     References
     ----------
@@ -417,7 +427,8 @@ def pareto_smoothed(log_weights: Array) -> tuple[Array, float]:
     >>> abs(k - 1) < 0.2, bool(smooth.max() <= heavy.max())
     (True, True)
     """
-    n_tail = int(min(len(log_weights) / 5, 3 * math.sqrt(len(log_weights))))
+    n = int(np.isfinite(log_weights).sum())
+    n_tail = int(min(n / 5, 3 * math.sqrt(n)))
     order = np.argsort(log_weights)[-n_tail - 1 :]
     top = log_weights[order[-1]]
     edge, *tail = np.exp(log_weights[order] - top)
@@ -426,12 +437,14 @@ def pareto_smoothed(log_weights: Array) -> tuple[Array, float]:
         return log_weights, math.nan
     unit = excess.mean()
     k, _, scale = stats.genpareto.fit(excess / unit, floc=0)
-    k = (n_tail * k + 5) / (n_tail + 10)  # ten observations' worth of k = 1/2, against noise
+    shrunk = (n_tail * k + 5) / (n_tail + 10)  # ten observations' worth of k = 1/2, against noise
+    if k <= 0:
+        return log_weights, float(shrunk)
     levels = (np.arange(n_tail) + 0.5) / n_tail
     smooth = log_weights.copy()
-    quantiles = edge + stats.genpareto.ppf(levels, k, scale=scale * unit)
+    quantiles = edge + stats.genpareto.ppf(levels, shrunk, scale=scale * unit)
     smooth[order[1:]] = top + np.log(np.minimum(quantiles, 1))
-    return smooth, float(k)
+    return smooth, float(shrunk)
 
 
 # ---- enumeration of discrete parameters
@@ -534,6 +547,11 @@ def nuts(
     conceptual introduction to Hamiltonian Monte Carlo, 2017, https://arxiv.org/abs/1701.02434;
     Cappe et al., Population Monte Carlo, 2004, https://doi.org/10.1198/106186004X12803.
     """
+    if n_chains < 1 or n_warmup < _LEAST_WARMUP:
+        raise ValueError(
+            f"nuts needs n_chains >= 1 and n_warmup >= {_LEAST_WARMUP}, to adapt; got {n_chains} "
+            f"and {n_warmup}."
+        )
     target = _Target(likelihood, prior)
     z, weights = target.explore(rng)
     start = z[rng.choice(len(z), size=n_chains, p=weights)]

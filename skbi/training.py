@@ -58,7 +58,6 @@ class History:
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     best_score: float = -math.inf
-    interrupted: bool = False
 
     @property
     def n_iter(self) -> int:
@@ -115,7 +114,8 @@ def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any,
     """
     n_jobs = min(len(arguments), torch.get_num_threads())
     with one_thread():
-        Parallel(n_jobs, require="sharedmem")(delayed(task)(*some) for some in arguments)
+        run = Parallel(n_jobs, prefer="threads", require="sharedmem")
+        run(delayed(task)(*some) for some in arguments)
 
 
 @dataclass
@@ -274,7 +274,6 @@ def train(
     except KeyboardInterrupt:
         if not run.history.loss_curve:
             raise
-        run.history.interrupted = True
         warnings.warn(
             f"Training was interrupted after {run.history.n_iter} epochs; the best weights so far "
             "are kept. Fit with warm_start=True to continue.",

@@ -202,6 +202,7 @@ OBSERVATIONS = {
     "a number": (X[0, 0], "fitted on vectors"),
     "a list for one observation": (X[0].tolist(), "fitted on vectors.*with 1 axes"),
     "4-D": (SETS[None], r"fitted on .*got \(1, 30, 4, 3\)"),
+    "no row": (X[:0], r"0 sample\(s\)"),
     "nothing": (None, "fitted on vectors"),
     "NaN": (changed(X, (2, 0), np.nan), r"missing values \(NaN\) in rows \[2\]"),
     "inf": (changed(X, (2, 0), np.inf), "infinite values, first in row 2, column 0"),
@@ -238,8 +239,16 @@ def test_names_of_features_and_parameters(kind, on_frames):
     with pytest.raises(ValueError, match=r"(?s)feature names.*w.*z"):
         on_frames[kind].log_prob(THETA, frame)
     turned = pd.DataFrame(THETA[:, ::-1], columns=["b", "a"])
-    with pytest.raises(ValueError, match="must stand in the order of fit"):
-        on_frames[kind].log_prob(turned, pd.DataFrame(X, columns=list("xyz")))
+    for wrong in (turned, turned.rename(columns={"a": "c"})):
+        with pytest.raises(ValueError, match=r"must be those of fit, \['a', 'b'\]"):
+            on_frames[kind].log_prob(wrong, pd.DataFrame(X, columns=list("xyz")))
+
+
+def test_a_row_of_a_frame_has_the_names_of_its_columns(on_frames):
+    frame = pd.DataFrame(X, columns=list("xyz"))
+    one = on_frames[NPEEstimator].sample_posterior(frame.iloc[0], 5)
+    batch = on_frames[NPEEstimator].sample_posterior(frame.iloc[:1], 5)
+    np.testing.assert_array_equal(one, batch[0])
 
 
 THETAS = {

@@ -253,12 +253,62 @@ def test_warm_start_grows_an_ensemble():
     assert len(npe.members_) == 3
 
 
+def test_warm_start_of_sets_keeps_the_start_if_nothing_is_better():
+    theta, X = sets(100)
+    npe = NPEEstimator(prior=PRIOR, warm_start=True, **{**QUICK, "max_iter": 8}).fit(theta, X)
+    before = npe.score(theta, X)
+    npe.set_params(learning_rate_init=0.3).fit(theta, X)
+    assert npe.score(theta, X) > before - 0.5  # other pairs are kept aside, on which it is chosen
+
+
+def test_warm_start_refuses_what_would_need_another_network():
+    theta, X = pairs()
+    npe = NPEEstimator(prior=PRIOR, warm_start=True, missing="mask", **QUICK).fit(theta, X)
+    for change in ({"flow": "realnvp"}, {"hidden_layer_sizes": (9,)}, {"missing": "error"}):
+        with pytest.raises(ValueError, match=rf"\['{next(iter(change))}'\] changed"):
+            copy.deepcopy(npe).set_params(**change).fit(theta, X)
+    wide = JointPrior({"a": stats.uniform(-9, 18), "b": stats.halfnorm()})
+    with pytest.raises(ValueError, match="outside the prior of the fit"):
+        npe.set_params(prior=wide).fit(wide.sample(len(X), random_state=1), X)
+
+
+def test_warm_start_without_pairs_aside_weights_members_equally():
+    npe = NPEEstimator(warm_start=True, n_estimators=2, **QUICK).fit(*pairs())
+    npe.set_params(early_stopping=False, n_estimators=3).fit(*pairs())
+    assert len({float(member.log_weight) for member in npe.members_}) == 1
+
+
+@pytest.mark.parametrize("kind", [NPEEstimator, NLEEstimator])
+def test_fitted_networks_shown_are_those_of_the_heaviest_member(kind):
+    estimator = kind(n_estimators=3, **QUICK).fit(*pairs())
+    heaviest = int(np.argmax([float(member.log_weight) for member in estimator.members_]))
+    assert estimator.flow_ is estimator.members_[heaviest].flow
+
+
+def test_what_missing_means_is_decided_by_fit():
+    theta, X = pairs()
+    X[3] = np.nan
+    npe = NPEEstimator(**QUICK).fit(*pairs()).set_params(missing="mask")
+    with pytest.raises(ValueError, match="missing values"):
+        npe.log_prob(theta, X)
+    npe = NPEEstimator(missing="mask", **QUICK).fit(*pairs()).set_params(missing="error")
+    assert np.isfinite(npe.log_prob(theta, X)).all()
+
+
+def test_a_joblib_context_of_processes_does_not_matter(fitted):
+    with joblib.parallel_config(prefer="processes"):
+        there = fitted.sample_posterior(pairs()[1], 5)
+    np.testing.assert_array_equal(there, fitted.sample_posterior(pairs()[1], 5))
+
+
 def test_a_failed_fit_leaves_the_fitted_estimator_usable():
     theta, X = pairs()
     npe = NPEEstimator(**QUICK).fit(theta, X)
     before = npe.log_prob(theta, X)
     with pytest.raises(ValueError, match="same number of pairs"):
         npe.fit(theta[:5], X)
+    with pytest.raises(TypeError, match="string"):
+        npe.fit(theta, pd.DataFrame(X, columns=["u", 3]))
     with pytest.raises(FloatingPointError):
         npe.set_params(learning_rate_init=1e30).fit(theta, X)
     np.testing.assert_array_equal(npe.log_prob(theta, X), before)

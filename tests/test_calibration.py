@@ -392,7 +392,7 @@ def test_columns_in_another_order_are_refused(npe, pairs):
     score = coverage_score(npe, frame, pairs[1][:50], **options)
     assert score == coverage_score(npe, pairs[0][:50], pairs[1][:50], **options)
     for method in (npe.log_prob, lambda theta, X: coverage_score(npe, theta, X)):
-        with pytest.raises(ValueError, match=r"\['t', 'd', 'sigma'\] must stand in the order of"):
+        with pytest.raises(ValueError, match=r"those of fit.*got \['t', 'd', 'sigma'\]"):
             method(frame[["t", "d", "sigma"]], pairs[1][:50])
 
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from skbi import DoubleMoonSimulator, JointPrior, NPEEstimator, simulate
 from skbi.networks import DeepSet
-from skbi.npe import _DRAWS, _embed
+from skbi.npe import _DRAWS, _read
 
 QUICK = {"max_iter": 4, "n_transforms": 3, "hidden_layer_sizes": (16,), "random_state": 0}
 flows = pytest.mark.parametrize("flow", ["realnvp", "spline"])
@@ -248,7 +248,7 @@ def test_blocks_of_draws_do_not_show(n_samples):
     assert len(np.unique(draws)) > 0.99 * draws.size
     u = []
     for x, sample in zip(X, draws, strict=False):
-        context = _embed(npe._check_observations(x)[0], npe._maps, npe.members_)[0]
+        (context,), _ = _read(npe._check_observations(x)[0], npe._maps, npe.members_)
         z = torch.as_tensor(npe._maps.theta.forward(sample)[0])
         with torch.no_grad():
             u.append(npe.flow_(z.float(), context.expand(len(z), -1))[0].numpy())
@@ -396,6 +396,14 @@ def test_a_transformer_is_fitted_on_the_pairs_to_learn_from():
     assert npe.best_validation_score_ == pytest.approx(npe.score(*kept), abs=1e-4)
     npe.set_params(warm_start=True).fit(theta, sets)
     assert npe.summary_transformer_ is seen
+
+
+def test_warm_start_goes_on_behind_a_transformer_that_changes_the_width():
+    theta = np.random.default_rng(0).normal(size=(100, 1))
+    X = theta @ np.ones((1, 5)) + np.random.default_rng(1).normal(size=(100, 5))
+    npe = NPEEstimator(summary=PCA(2), warm_start=True, **QUICK).fit(theta, X)
+    n_before = len(npe.loss_curve_)
+    assert len(npe.fit(theta, X).loss_curve_) == 2 * n_before
 
 
 def test_a_transformer_may_return_sets():

@@ -247,6 +247,31 @@ def test_smoothing_changes_the_largest_weights_only_and_keeps_their_order():
         assert math.isnan(k)
 
 
+def test_light_tails_are_not_smoothed():
+    """Weights of a narrow Gaussian, and of a likelihood that is mostly zero."""
+    theta = np.random.default_rng(0).normal(size=5000)
+    for log_weights in (-0.5 * (theta / 0.02) ** 2, np.where(abs(theta) < 0.02, theta, -np.inf)):
+        smooth, k = pareto_smoothed(log_weights)
+        np.testing.assert_array_equal(smooth, log_weights)
+        assert k < 0.5
+
+
+def test_proposals_without_any_likelihood_are_an_error():
+    model, rng = LinearGaussian(), np.random.default_rng(0)
+
+    def nowhere(theta):
+        return np.full(len(theta), -np.inf)
+
+    with pytest.raises(ValueError, match="likelihood above zero"):
+        importance(nowhere, model.prior, 10, rng, proposal=Off(model))
+
+
+def test_chains_need_a_warm_up():
+    model, rng = LinearGaussian(), np.random.default_rng(0)
+    with pytest.raises(ValueError, match=r"n_warmup >= 10, to adapt; got 8 and 1\."):
+        nuts(model, model.prior, 10, rng, n_warmup=1)
+
+
 # ---- enumeration
 
 
