@@ -87,6 +87,7 @@ _NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
 _PAIRS = 10_000  # to which alpha refers
 _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
+_COUNTS = 0.01  # weight of a member from which on it takes part in the mixture
 _ROWS = 500  # validation rows evaluated at a time
 
 
@@ -293,6 +294,10 @@ class Member(nn.Module):
         """Embed what the density is conditioned on, (n, c)."""
         raise NotImplementedError
 
+    def shrunk(self) -> list[nn.Parameter]:
+        """Return what shrinkage pulls to zero of the embedding; of the flow see there."""
+        return []
+
 
 class Ensemble(nn.Module):
     """Members that are trained together, each for itself, their flows as one network.
@@ -307,10 +312,8 @@ class Ensemble(nn.Module):
         for member in members:
             member.flow = None
         self.members = nn.ModuleList(members)
-        shrunk = self.flow.shrunk()
-        others = [name for name, _ in self.flow.named_parameters() if name not in shrunk]
-        stacked = [self.flow.get_parameter(name) for name in shrunk + others]
-        self.weights = Weights(stacked, members, len(shrunk))
+        shrunk = [*self.flow.shrunk(), *members[0].shrunk()]
+        self.weights = Weights(list(self.flow.parameters()), members, shrunk)
 
     def log_prob(self, z: Tensor, given: Any) -> Tensor:
         """Log density of z (n, k) in every member that is trained, (members, n)."""
@@ -669,7 +672,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         if size == "auto":
             size = 2 ** round(math.log2(max(8.0, 2.56 / calm * math.sqrt(n_train))))
         size = min(size, n_train)
-        threshold = self.alpha * (_PAIRS / n_train) ** (1 / 6)  # in standard errors
+        threshold = self.alpha / calm * (_PAIRS / n_train) ** (1 / 6)  # in standard errors
         strongest = threshold * math.sqrt(size / n_train)  # in sd of a minibatch's mean gradient
         return Schedule(
             batch_size=size,
@@ -796,7 +799,14 @@ class BaseDensityEstimator(BaseEstimator, ABC):
 
     def _double(self) -> list[nn.Module]:
         """Copy the members in double precision, for densities."""
-        return [copy.deepcopy(member).double() for member in self.members_]
+        return [copy.deepcopy(member).double() for member in self._counting]
+
+    @property
+    def _counting(self) -> list[Member]:
+        """The members that draws and densities are made of: those of a hundredth or more."""
+        log_weights = torch.stack([member.log_weight for member in self.members_])
+        shares = log_weights.softmax(dim=0).tolist()
+        return [m for m, share in zip(self.members_, shares, strict=True) if share >= _COUNTS]
 
     @torch.no_grad()
     def _draw(
@@ -807,16 +817,16 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         In an ensemble each draw is from a member at random, the same for all n, so that contexts
         need not be repeated.
         """
-        device = contexts[0].device
+        device, members = contexts[0].device, self._counting
         u = torch.as_tensor(rng.standard_normal(shape, dtype=np.float32), device=device)
         if len(contexts) == 1:
-            z, _ = self.members_[0].flow.inverse(u, contexts[0])
+            z, _ = members[0].flow.inverse(u, contexts[0])
         else:
-            weights = torch.stack([member.log_weight for member in self.members_])
+            weights = torch.stack([member.log_weight for member in members])
             p = weights.double().softmax(dim=0).cpu().numpy()
             chosen = torch.as_tensor(rng.choice(len(p), size=shape[1], p=p), device=device)
             z = torch.empty_like(u)
-            for i, (member, context) in enumerate(zip(self.members_, contexts, strict=True)):
+            for i, (member, context) in enumerate(zip(members, contexts, strict=True)):
                 mine = torch.nonzero(chosen == i)[:, 0]
                 z[:, mine], _ = member.flow.inverse(u[:, mine], context)
         return z.double().cpu().numpy()

@@ -119,11 +119,11 @@ class CouplingFlow(nn.Module):
         for weights, value in values:
             weights.copy_(torch.as_tensor(value, device="cpu"))
 
-    def shrunk(self) -> list[str]:
-        """Name what shrinkage pulls to zero: the layers' weights, not the map that comes first."""
+    def shrunk(self) -> list[nn.Parameter]:
+        """Return what shrinkage pulls to zero: layers' weights, not the map that comes first."""
         return [
-            name
-            for name, _ in self.named_parameters()
+            weights
+            for name, weights in self.named_parameters()
             if name.split(".")[0] in ("layers", "inject", "steer") and name.endswith("weight")
         ]
 

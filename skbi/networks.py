@@ -7,7 +7,7 @@ what the round before has learnt about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +136,12 @@ class DeepSet(nn.Module):
         self.rounds = nn.ModuleList(
             Round(n_features, n_out, hidden_layer_sizes) for _ in range(n_rounds)
         )
+
+    def shrunk(self) -> list[nn.Parameter]:
+        """Return what shrinkage pulls to zero: the rounds' layers, not what is linear in them."""
+        layers = [[step.inject, step.phi, step.Phi.hidden, step.Phi.last] for step in self.rounds]
+        named = nn.ModuleList(chain(*layers)).named_parameters()
+        return [weights for name, weights in named if name.endswith("weight")]
 
     def forward(self, points: Tensor, sizes: Tensor, totals: Tensor | None = None) -> Tensor:
         """Summarise packed sets.

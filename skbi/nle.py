@@ -275,7 +275,7 @@ class NLEEstimator(BaseDensityEstimator):
                 f"theta must lie in the prior's support; row {row} is {table[row].tolist()}."
             )
         rng = as_generator(self.random_state if random_state is None else random_state)
-        contexts = self._embed(self.members_, z)
+        contexts = self._embed(self._counting, z)
         points = np.empty((len(table), n_samples, self.n_features_in_))
         for rows in blocks(len(table), max(1, _POINTS // n_samples)):
             for columns in blocks(n_samples, _POINTS):
@@ -639,7 +639,7 @@ class Likelihood:
         outside the prior of `fit`.
         """
         z, log_det = self.estimator._maps.theta.forward(theta)
-        value = self.estimator._log_likelihood(self.estimator.members_, z, self.observation)
+        value = self.estimator._log_likelihood(self.estimator._counting, z, self.observation)
         return np.where(np.isnan(value) | np.isneginf(log_det), -np.inf, value)
 
     def value_and_gradient(
@@ -648,15 +648,16 @@ class Likelihood:
         """Log likelihood (m,) and gradient (m, p) at the Gaussian coordinates z of the prior."""
         estimator, maps = self.estimator, self.estimator._maps
         inner, slopes = self._coordinates(z)
-        like = next(estimator.members_[0].parameters())
+        members = estimator._counting
+        like = next(members[0].parameters())
         x = to_tensor(maps.X.forward(self.observation.points), like)
         value, gradient = np.zeros(len(z)), np.zeros(z.shape)
         for points in blocks(len(x), _POINTS):
             for rows in blocks(len(z), max(1, _POINTS // len(x[points]))):
                 w = to_tensor(inner[rows], like).requires_grad_()
-                contexts = [member.embed(w) for member in estimator.members_]
+                contexts = [member.embed(w) for member in members]
                 part = x[points].expand(len(w), -1, -1)
-                total = mixture_density(estimator.members_, part, contexts).double().sum(dim=1)
+                total = mixture_density(members, part, contexts).double().sum(dim=1)
                 (slope,) = torch.autograd.grad(total.sum(), w)
                 value[rows] += total.detach().cpu().numpy()
                 gradient[rows] += slope.double().cpu().numpy()

@@ -141,8 +141,8 @@ class Weights:
         Parameters of all members, each with a leading axis of members.
     networks : sequence of Module
         What else each member has, of one shape.
-    n_shrunk : int
-        How many parameters of ``stacked``, from the first on, are shrunk.
+    shrunk : sequence of Parameter
+        Those of ``stacked`` and of the first network that are shrunk, in every member.
 
     Attributes
     ----------
@@ -150,10 +150,15 @@ class Weights:
         Where ``stacked`` and the networks of those members are views.
     trained : list of int
         The members still trained.
+    shrunk : Tensor, shape (weights,)
+        1 where weights are shrunk, else 0.
     """
 
     def __init__(
-        self, stacked: Sequence[nn.Parameter], networks: Sequence[nn.Module], n_shrunk: int
+        self,
+        stacked: Sequence[nn.Parameter],
+        networks: Sequence[nn.Module],
+        shrunk: Sequence[nn.Parameter],
     ) -> None:
         self.stacked, self.trained = list(stacked), list(range(len(networks)))
         own = [[w for w in net.parameters() if w.requires_grad] for net in networks]
@@ -163,7 +168,11 @@ class Weights:
             parts = self._arrange([*self.stacked, *chain(*self.own)])
             self.values = torch.cat(parts, dim=1)
         self.sizes = [part.shape[1] for part in parts]
-        self.n_shrunk = sum(self.sizes[:n_shrunk])
+        chosen = {id(weights) for weights in shrunk}
+        flags = [id(w) in chosen for w in (*self.stacked, *(some[0] for some in self.own))]
+        flags = torch.tensor(flags, device=self.values.device)
+        sizes = torch.tensor(self.sizes, device=self.values.device)
+        self.shrunk = flags.to(self.values.dtype).repeat_interleave(sizes)
         self._attach()
         self.best = self.values.clone()
         self.best_buffers = [[buffer.clone() for buffer in some] for some in self.buffers]
@@ -304,7 +313,7 @@ class _Run:
         self.schedule, self.rng = schedule, rng
         self.optimizer = torch.optim.Adam([weights.values], betas=_BETAS, fused=True)
         shrinkage = torch.tensor(schedule.shrinkage, dtype=torch.float32, device=rows.device)
-        self.shrinkage = shrinkage.expand(len(weights.values)).unsqueeze(1)
+        self.shrinkage = shrinkage.expand(len(weights.values)).unsqueeze(1) * weights.shrunk
         self.rows, self.validation_rows = rows, validation_rows
         self.history, self.waited, self.n_steps = History(), 0, 0
         self.best_scores = torch.full((len(weights.values),), -math.inf, device=rows.device)
@@ -394,8 +403,8 @@ class _Run:
 
     def _shrink(self, rate: float) -> None:
         """Pull weights to zero by an equal amount, those that are nearer than that all the way."""
-        shrunk, most = self.weights.values[:, : self.weights.n_shrunk], rate * self.shrinkage
-        shrunk.sub_(shrunk.clamp(-most, most))
+        most = rate * self.shrinkage
+        self.weights.values.sub_(self.weights.values.clamp(-most, most))
 
     @torch.no_grad()
     def _score(self, part: float) -> Tensor:

@@ -19,7 +19,7 @@ INSIDE = {
     "networks": set(),
     "flows": {"networks"},
     "training": set(),
-    "base": {"_data", "priors", "networks", "flows", "training"},
+    "base": {"_data", "priors", "flows", "training"},
     "npe": {"_data", "priors", "networks", "flows", "training", "base"},
     "rounds": {"_data", "priors", "simulation", "base", "npe"},
     "samplers": {"priors"},

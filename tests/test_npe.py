@@ -210,9 +210,11 @@ def test_a_larger_set_narrows_the_posterior():
     """With theta the mean of the points, the posterior sd is 1 / sqrt(1 + S), whatever S."""
     prior = JointPrior({"mu": stats.norm()})
     rng = np.random.default_rng(0)
-    theta = prior.sample(5000, random_state=0)
-    X = [t + rng.normal(size=(s, 1)) for t, s in zip(theta, rng.integers(1, 41, 5000), strict=True)]
-    npe = NPEEstimator(prior=prior, n_transforms=2, max_iter=20, random_state=0).fit(theta, X)
+    theta = prior.sample(10_000, random_state=0)
+    X = [
+        t + rng.normal(size=(s, 1)) for t, s in zip(theta, rng.integers(1, 41, 10_000), strict=True)
+    ]
+    npe = NPEEstimator(prior=prior, max_iter=30, random_state=0).fit(theta, X)
     for size in (3, 10, 35):
         X_obs = rng.normal(size=(100, 1, 1)) + rng.normal(size=(100, size, 1))
         draws, exact = npe.sample_posterior(X_obs, 1000), X_obs.sum(axis=(1, 2)) / (1 + size)

@@ -48,7 +48,7 @@ def run(
 ):
     """Train an ensemble, or a module as one of a single member."""
     rows = ALL if validation_rows is None else TRAIN
-    weights, rng = weights or Weights([], [module], 0), np.random.default_rng(seed)
+    weights, rng = weights or Weights([], [module], []), np.random.default_rng(seed)
     return train(module, weights, loss, rows, validation_rows, schedule, rng, progress=progress)
 
 
@@ -166,7 +166,7 @@ def test_shrinkage_pulls_what_it_is_given_to_zero_by_equal_amounts(shrinkage):
     def flat(rows, part):
         return 0 * module(torch.zeros(len(rows), 2)).T
 
-    weights = Weights([module.weight, module.bias], [nn.Identity()] * members, n_shrunk=1)
+    weights = Weights([module.weight, module.bias], [nn.Identity()] * members, [module.weight])
     run(module, flat, schedule, weights=weights)
     moved = 1 - module.weight[:, 0]
     assert (moved > 0).all()
@@ -188,7 +188,7 @@ def test_members_are_trained_as_if_alone_and_keep_their_own_best_weights():
     def losses(rows, part):
         return torch.cat([loss_of_one(rows, part), loss_of_two(rows, part)])
 
-    weights = Weights([], ensemble, 0)
+    weights = Weights([], ensemble, [])
     history = run(ensemble, losses, replace(learning_rate=rate), VALIDATION, weights=weights)
     best = [np.argmax(h.validation_scores) for h in histories]
     assert best[0] != best[1]
@@ -203,7 +203,7 @@ def test_members_far_behind_are_trained_no_longer():
     def train_some(seeds):
         problems = {seed: problem(seed) for seed in seeds}
         ensemble = nn.ModuleList([module for module, *_ in problems.values()])
-        weights = Weights([], ensemble, 0)
+        weights = Weights([], ensemble, [])
 
         def losses(rows, part):
             seen.append(list(weights.trained))
@@ -232,9 +232,9 @@ def test_the_weights_of_members_are_one_array():
         nn.init.constant_(net[0].weight, i + 1.0)
         net[0].bias.requires_grad_(False)
     frozen = networks[1][0].bias.clone()
-    weights = Weights([stacked], networks, n_shrunk=1)
+    weights = Weights([stacked], networks, [stacked, networks[0][0].weight])
     assert weights.values.shape == (2, 6 + 4 + 1 + 2 + 2)
-    assert weights.n_shrunk == 6
+    assert weights.shrunk.tolist() == [1] * (6 + 4) + [0] * (1 + 2 + 2)
     gradient = weights.differentiate((stacked[1] * 3).sum() + networks[0][0].weight.square().sum())
     expected = torch.zeros_like(weights.values)
     expected[1, :6], expected[0, 6:10] = 3, 2
