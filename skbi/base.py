@@ -730,7 +730,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             names = self.prior.names
         self._check_varying(theta)
         if names is None:
-            names = _numbered(theta.shape[1])
+            names = _default_names(theta.shape[1])
         return np.array(names, dtype=object)
 
     def _fit_transformer(
@@ -948,14 +948,14 @@ def blocks(n: int, size: int) -> Iterator[slice]:
 
 def check_names(names: NDArray[Any] | None, fitted: Sequence[str]) -> None:
     """Refuse columns of other names than in `fit`, or in another order, if they had names there."""
-    unnamed = list(fitted) == _numbered(len(fitted))
+    unnamed = list(fitted) == _default_names(len(fitted))
     if names is not None and list(names) != list(fitted) and not unnamed:
         raise ValueError(
             f"theta's columns must be those of fit, {list(fitted)}; got {list(names)}."
         )
 
 
-def _numbered(p: int) -> list[str]:
+def _default_names(p: int) -> list[str]:
     """Names for parameters that have none."""
     return [f"theta_{j}" for j in range(p)]
 

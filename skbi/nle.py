@@ -46,7 +46,7 @@ _EXAMINED = 200_000  # points whose columns are examined for having a density
 _CONTEXT = 32  # width of the embedding of theta
 _PROBES = 1000  # draws of a prior that tell it from another
 _BEYOND = 0.01  # share of a prior that may lie where no likelihood is known, and counts as zero
-_NONE = -1e100  # log likelihood where there is none, for chains, which need a number
+_NO_LIKELIHOOD = -1e100  # its logarithm, for chains, which need a number
 _NESTED_UP_TO = 8  # parameters; beyond, "auto" follows the gradient
 
 
@@ -664,7 +664,7 @@ class Likelihood:
         value -= np.log(maps.X.scale).sum() * len(x)
         if maps.theta.prior not in (None, self.prior):
             outside = np.isneginf(maps.theta.prior.log_prob(from_normal(self.prior, z)))
-            value[outside], gradient[outside] = _NONE, 0
+            value[outside], gradient[outside] = _NO_LIKELIHOOD, 0
         return value, np.einsum("mi,mij->mj", gradient, slopes)
 
     def _coordinates(

@@ -282,8 +282,8 @@ class NPEEstimator(BaseDensityEstimator):
         contexts, moments = _read(packed, self._maps, members)
         if not is_trusted():
             best = leader(members)
-            read = [contexts[members.index(best)]], moments
-            seen = self._summaries(best, self._maps, packed, read)
+            its = [contexts[members.index(best)]], moments
+            seen = self._summaries(best, self._maps, packed, its)
             self._warn_of_strangers(self._familiar.p_values(seen))
         draws = np.empty((len(packed), n_samples, self.n_parameters_in_))
         parts = [
@@ -444,7 +444,11 @@ class NPEEstimator(BaseDensityEstimator):
         return tuple((upto, max(part, least)) for upto, part in _PARTS)
 
     def _summaries(
-        self, member: AmortisedPosterior, maps: Maps, X: Packed, read: Any = None
+        self,
+        member: AmortisedPosterior,
+        maps: Maps,
+        X: Packed,
+        read: tuple[list[Tensor], Tensor] | None = None,
     ) -> NDArray[np.float64]:
         """Vectors as they are, scaled; of sets the summary, mean, log sd and log size."""
         if X.sizes is None:
@@ -455,8 +459,8 @@ class NPEEstimator(BaseDensityEstimator):
 
 def _read(
     packed: Packed, maps: Maps, members: list[AmortisedPosterior]
-) -> tuple[list[Tensor], Tensor | None]:
-    """Embed every observation once with every member, (n, c) each; of sets also give `_moments`."""
+) -> tuple[list[Tensor], Tensor]:
+    """Embed every observation once with every member, (n, c) each; give also `_moments` of sets."""
     like, parts = next(members[0].parameters()), list(enumerate(packed.blocks(_POINTS)))
     found: list[Any] = [None] * len(parts)
 
