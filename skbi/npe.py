@@ -461,18 +461,20 @@ def _read(
     packed: Packed, maps: Maps, members: list[AmortisedPosterior]
 ) -> tuple[list[Tensor], Tensor]:
     """Embed every observation once with every member, (n, c) each; give also `_moments` of sets."""
-    like, parts = next(members[0].parameters()), list(enumerate(packed.blocks(_POINTS)))
-    found: list[Any] = [None] * len(parts)
+    like, width = next(members[0].parameters()), 0 if packed.sizes is None else 2 * maps.X.width
+    contexts = [like.new_empty(len(packed), m.flow.start.in_features) for m in members]
+    moments = like.new_empty(len(packed), width)
 
     @torch.no_grad()
-    def read(i: int, rows: slice) -> None:
+    def read(rows: slice) -> None:
         batch = maps.batch(packed[rows], like)
-        moments = torch.empty(0) if batch.sizes is None else _moments(batch)
-        found[i] = [member.embed(batch) for member in members], moments
+        for context, member in zip(contexts, members, strict=True):
+            context[rows] = member.embed(batch)
+        if width:
+            moments[rows] = _moments(batch)
 
-    each_in_one_thread(read, parts)
-    contexts, moments = zip(*found, strict=True)
-    return [torch.cat(c) for c in zip(*contexts, strict=True)], torch.cat(moments)
+    each_in_one_thread(read, [(rows,) for rows in packed.blocks(_POINTS)])
+    return contexts, moments
 
 
 def _moments(batch: Batch) -> Tensor:
