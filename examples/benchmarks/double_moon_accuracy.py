@@ -6,7 +6,7 @@ posterior is known by quadrature (double_moon_set_exact.npz). Needs nothing but 
     python examples/benchmarks/double_moon_accuracy.py [seed]
     python examples/benchmarks/double_moon_accuracy.py [seed] refine
 
-"refine" goes on, for about twenty minutes: NLE learns from 20 points of each of the same sets, and
+"refine" goes on, for some minutes: NLE learns from 20 points of each of the same sets, and
 importance sampling finds the evidence of every reference set, with NPE as the proposal. The score
 is that of likelihood times prior over evidence.
 """
