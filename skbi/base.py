@@ -20,6 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import ndtr, ndtri
+from scipy.stats import probplot
 from sklearn.base import BaseEstimator
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import RidgeCV
@@ -89,6 +90,8 @@ _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _COUNTS = 0.01  # weight of a member from which on it takes part in the mixture
 _ROWS = 500  # validation rows evaluated at a time
+_SEEN = 2000  # rows, at most, that decide how columns are bent
+_HEAVY = 1.3  # columns are whose sd exceeds, so many times, a normal one of their quartiles
 
 
 def make_flow(flow: str, n_features: int, n_context: int, **options: Any) -> CouplingFlow:
@@ -191,30 +194,76 @@ def _is_flat(prior: Prior) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Points standardised column by column; with ``mask``, NaN become 0 and columns say where."""
+    """Points standardised column by column; with ``mask``, NaN become 0 and columns say where.
+
+    Columns ``bent``, of heavy tails, which leave everything else within a small part of a standard
+    deviation, are given a second time, as asinh((x - centre) / unit).
+    """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     mask: bool
+    bent: NDArray[np.int64]
+    centre: NDArray[np.float64]
+    unit: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, points: NDArray[np.float64], mask: bool) -> Self:
-        """Learn the mean and standard deviation of every column from what is present."""
+    def fit(cls, points: NDArray[np.float64], mask: bool, *, bend: bool = False) -> Self:
+        """Learn all of it from what is present; ``bend`` looks for heavy tails."""
         constant, mean, scale = _spread_of(points)
-        return cls(mean, np.where(constant, 1.0, scale), mask)
+        scale = np.where(constant, 1.0, scale)
+        if not bend:
+            return cls(mean, scale, mask, np.empty(0, int), np.empty(0), np.empty(0))
+        sample = points[:: math.ceil(len(points) / _SEEN)].astype(np.float64)
+        bends = {j: _bend(sample[:, j]) for j in np.flatnonzero(~constant)}
+        bent = np.array([j for j, found in bends.items() if found], int)
+        centre, unit = np.reshape([bends[j] for j in bent], (-1, 2)).T
+        if len(bent):
+            _, *spread = _spread_of(np.arcsinh((sample[:, bent] - centre) / unit))
+            mean, scale = np.hstack([[mean, scale], spread])
+        return cls(mean, scale, mask, bent, centre, unit)
+
+    @property
+    def n_features(self) -> int:
+        """Columns before the map."""
+        return len(self.mean) - len(self.bent)
 
     @property
     def width(self) -> int:
         """Columns after the map."""
-        return len(self.mean) * (2 if self.mask else 1)
+        return len(self.mean) + (self.n_features if self.mask else 0)
 
     def forward(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scaled points (N, width)."""
-        x = (points - self.mean) / self.scale
-        if not self.mask:
-            return x
-        absent = np.isnan(x)
-        return np.hstack([np.where(absent, 0.0, x), absent])
+        x = points
+        if len(self.bent):
+            x = np.hstack([x, np.arcsinh((x[:, self.bent] - self.centre) / self.unit)])
+        x = (x - self.mean) / self.scale
+        return np.hstack([np.nan_to_num(x), np.isnan(points)]) if self.mask else x
+
+
+def _bend(x: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Choose centre and unit for a column (n,) that may have NaN; None if its tails are not heavy.
+
+    They are if the standard deviation is far larger than what the quartiles tell. The centre is the
+    lowest, median or highest value and the unit a quantile of the distance from there, such that
+    the bent column is as normal as can be.
+    """
+    x = np.sort(x[~np.isnan(x)])
+    if not len(x) or x[0] == x[-1]:
+        return None
+    low, span = x[0], x[-1] - x[0]
+    x = (x - low) / span
+    first, median, third = np.quantile(x, [0.25, 0.5, 0.75])
+    if x.std() <= _HEAVY * (third - first) / 1.349:
+        return None
+    choices = [
+        (centre, unit)
+        for centre in (0.0, median, 1.0)
+        for unit in np.quantile(np.abs(x - centre)[x != centre], [0.01, 0.1, 0.5])
+    ]
+    centre, unit = max(choices, key=lambda c: probplot(np.arcsinh((x - c[0]) / c[1]))[1][2])
+    return low + centre * span, unit * span
 
 
 def _spread_of(
@@ -263,10 +312,12 @@ class Maps:
     X: FeatureMap
 
     @classmethod
-    def fit(cls, prior: Prior | None, data: Pairs, missing: str, *, straight: bool) -> Self:
+    def fit(
+        cls, prior: Prior | None, data: Pairs, missing: str, *, straight: bool, bend: bool
+    ) -> Self:
         """Fit both to training pairs."""
         theta = ParameterMap.fit(prior, data.theta, straight=straight)
-        return cls(theta, FeatureMap.fit(data.X.points, missing == "mask"))
+        return cls(theta, FeatureMap.fit(data.X.points, missing == "mask", bend=bend))
 
     def batch(self, X: Packed, like: Tensor) -> Batch:
         """Scale observations and move them to the type and device of ``like``."""
@@ -483,7 +534,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             self._check_resumable(data)
             maps, spec = self._maps, self._spec
         else:
-            maps = Maps.fit(self.prior, data, self.missing, straight=self._straight)
+            options = {"straight": self._straight, "bend": self._bends(data.X)}
+            maps = Maps.fit(self.prior, data, self.missing, **options)
             spec = self._specify(data, maps)
         members, history = self._train_members(spec, data, maps, rng)
         familiar = self._look_back(leader(members), maps, data)
@@ -650,6 +702,10 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Return how much of each set to read in a first fit, see `Schedule`."""
         return ((1.0, 1.0),)
 
+    def _bends(self, X: Packed) -> bool:
+        """Whether columns of heavy tails are given a second time, see `FeatureMap`."""
+        return False
+
     def _split(
         self, n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
@@ -758,7 +814,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Refuse data and options for which the networks would have to be others."""
         hint = "Set warm_start=False to start afresh."
         new = data.X.n_axes, data.X.points.shape[1], data.theta.shape[1]
-        old = self._spec["n_axes"], len(self._maps.X.mean), self.n_parameters_in_
+        old = self._spec["n_axes"], self._maps.X.n_features, self.n_parameters_in_
         if new != old:
             raise ValueError(
                 "warm_start continues on data of the same shape; fitted with (axes of X, features, "

@@ -85,6 +85,52 @@ def test_features_are_standardised_column_by_column(seed, scale):
     np.testing.assert_allclose(x.std(axis=0), 1)
 
 
+TAILS = {
+    "above": lambda normal: np.exp(4 * normal),
+    "below": lambda normal: -np.exp(4 * normal),
+    "both": lambda normal: np.sinh(4 * normal),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+@given(
+    seed=st.integers(0, 999), scale=st.sampled_from([1e-100, 1.0, 1e100]), shift=st.floats(-9, 9)
+)
+def test_heavy_tails_are_given_once_more_as_normal_ones_in_any_units(tail, seed, scale, shift):
+    points = tail(np.random.default_rng(seed).normal(size=(500, 1)))
+    mapping = FeatureMap.fit(points, mask=False, bend=True)
+    x = mapping.forward(points)
+    assert x.shape == (500, mapping.width) == (500, 2)
+    assert mapping.n_features == 1
+    np.testing.assert_array_equal(x[:, :1], FeatureMap.fit(points, mask=False).forward(points))
+    assert stats.probplot(x[:, 1])[1][2] > 0.95
+    np.testing.assert_array_equal(np.argsort(x[:, 1]), np.argsort(points[:, 0]))
+    other = scale * (points + shift)
+    x_other = FeatureMap.fit(other, mask=False, bend=True).forward(other)
+    np.testing.assert_allclose(x_other, x, atol=1e-4)
+
+
+@given(seed=st.integers(0, 999))
+def test_columns_without_heavy_tails_are_given_once(seed):
+    rng = np.random.default_rng(seed)
+    normal, flat = rng.normal(size=1000), rng.uniform(size=1000)
+    two = rng.choice([-5, 5], 1000) + rng.normal(size=1000)
+    points = np.stack([normal, flat, two, np.ones(1000), rng.integers(2, size=1000)], axis=1)
+    x = FeatureMap.fit(points, mask=False, bend=True).forward(points)
+    np.testing.assert_array_equal(x, FeatureMap.fit(points, mask=False).forward(points))
+
+
+def test_a_heavy_tail_may_have_gaps_and_ties():
+    points = np.zeros((1000, 2))
+    points[:20, 0], points[:50, 1] = np.arange(20), np.nan
+    mapping = FeatureMap.fit(points, mask=True, bend=True)
+    x = mapping.forward(points)
+    assert x.shape == (1000, mapping.width) == (1000, 5)
+    np.testing.assert_allclose(x[:, :3].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(x[:, [0, 2]].std(axis=0), 1)
+    np.testing.assert_array_equal(x[:, 3:], np.isnan(points))
+
+
 @given(seed=st.integers(0, 999), straight=st.booleans(), n_on_bound=st.integers(1, 5))
 def test_theta_on_a_bound_counts_as_the_outermost_draws(seed, straight, n_on_bound):
     theta = PRIOR.sample(200, random_state=seed)
