@@ -196,8 +196,9 @@ def _is_flat(prior: Prior) -> NDArray[np.bool_]:
 class FeatureMap:
     """Points standardised column by column; with ``mask``, NaN become 0 and columns say where.
 
-    Columns ``bent``, of heavy tails, which leave everything else within a small part of a standard
-    deviation, are given a second time, as asinh((x - centre) / unit).
+    Heavy tails leave everything else within a small part of a standard deviation. Columns ``bent``
+    are therefore given a second time, as asinh((x - centre) / unit), and those with a ``floor``,
+    the least that was seen of them, only as their logarithm.
     """
 
     mean: NDArray[np.float64]
@@ -206,64 +207,103 @@ class FeatureMap:
     bent: NDArray[np.int64]
     centre: NDArray[np.float64]
     unit: NDArray[np.float64]
+    floor: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, points: NDArray[np.float64], mask: bool, *, bend: bool = False) -> Self:
-        """Learn all of it from what is present; ``bend`` looks for heavy tails."""
+    def fit(
+        cls,
+        points: NDArray[np.float64],
+        mask: bool,
+        *,
+        bend: bool = False,
+        log: bool | NDArray[np.bool_] = False,
+    ) -> Self:
+        """Learn all of it from what is present; heavy tails only as columns may be treated."""
         constant, mean, scale = _spread_of(points)
         scale = np.where(constant, 1.0, scale)
-        if not bend:
-            return cls(mean, scale, mask, np.empty(0, int), np.empty(0), np.empty(0))
         sample = points[:: math.ceil(len(points) / _SEEN)].astype(np.float64)
-        bends = {j: _bend(sample[:, j]) for j in np.flatnonzero(~constant)}
-        bent = np.array([j for j, found in bends.items() if found], int)
-        centre, unit = np.reshape([bends[j] for j in bent], (-1, 2)).T
+        heavy = [_is_heavy(column) for column in sample.T] & ~constant
+        least = np.min([part.min(axis=0) for part in chunks(points)], axis=0)
+        floor = np.where(heavy & log & (least > 0), least, 0.0)
+        logged, bent = floor > 0, np.flatnonzero(heavy & bend)
+        if logged.any():
+            _, mean[logged], scale[logged] = _spread_of(np.log(sample[:, logged]))
+        centre, unit = np.reshape([_bend(sample[:, j]) for j in bent], (-1, 2)).T
         if len(bent):
             _, *spread = _spread_of(np.arcsinh((sample[:, bent] - centre) / unit))
             mean, scale = np.hstack([[mean, scale], spread])
-        return cls(mean, scale, mask, bent, centre, unit)
+        return cls(mean, scale, mask, bent, centre, unit, floor)
 
     @property
     def n_features(self) -> int:
         """Columns before the map."""
-        return len(self.mean) - len(self.bent)
+        return len(self.floor)
 
     @property
     def width(self) -> int:
         """Columns after the map."""
         return len(self.mean) + (self.n_features if self.mask else 0)
 
+    @property
+    def logged(self) -> NDArray[np.bool_]:
+        """Which columns are given as their logarithm, (n_features,)."""
+        return self.floor > 0
+
     def forward(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scaled points (N, width)."""
-        x = points
+        x, logged = points, self.logged
+        if logged.any():
+            x = points.astype(np.float64)  # a copy
+            x[:, logged] = np.log(np.maximum(x[:, logged], self.floor[logged]))
         if len(self.bent):
             x = np.hstack([x, np.arcsinh((x[:, self.bent] - self.centre) / self.unit)])
         x = (x - self.mean) / self.scale
         return np.hstack([np.nan_to_num(x), np.isnan(points)]) if self.mask else x
 
+    def inverse(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the points of scaled ones (..., n_features); none must be given twice."""
+        points, logged = self.mean + self.scale * x, self.logged
+        points[..., logged] = np.exp(points[..., logged])
+        return points
 
-def _bend(x: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Choose centre and unit for a column (n,) that may have NaN; None if its tails are not heavy.
+    def log_volume(self, x: Any) -> Any:
+        """Log |d points / d x| at scaled points (..., n_features), an array or a tensor."""
+        constant = float(np.log(self.scale).sum() + self.mean[self.logged].sum())
+        slopes = np.where(self.logged, self.scale, 0.0)
+        return constant + x @ (to_tensor(slopes, x) if isinstance(x, Tensor) else slopes)
 
-    They are if the standard deviation is far larger than what the quartiles tell. The centre is the
-    lowest, median or highest value and the unit a quantile of the distance from there, such that
-    the bent column is as normal as can be.
+
+def _is_heavy(x: NDArray[np.float64]) -> bool:
+    """Whether the standard deviation of a column is far larger than what its quartiles tell."""
+    x, _, _ = _within(x)
+    first, third = np.quantile(x, [0.25, 0.75])
+    return bool(x.std() > _HEAVY * (third - first) / 1.349)
+
+
+def _bend(x: NDArray[np.float64]) -> tuple[float, float]:
+    """Choose centre and unit for a column of heavy tails.
+
+    The centre is its lowest, median or highest value and the unit a quantile of the distance from
+    there, such that the bent column is as normal as can be.
     """
-    x = np.sort(x[~np.isnan(x)])
-    if not len(x) or x[0] == x[-1]:
-        return None
-    low, span = x[0], x[-1] - x[0]
-    x = (x - low) / span
-    first, median, third = np.quantile(x, [0.25, 0.5, 0.75])
-    if x.std() <= _HEAVY * (third - first) / 1.349:
-        return None
+    x, low, span = _within(x)
     choices = [
         (centre, unit)
-        for centre in (0.0, median, 1.0)
+        for centre in (0.0, np.median(x), 1.0)
         for unit in np.quantile(np.abs(x - centre)[x != centre], [0.01, 0.1, 0.5])
     ]
     centre, unit = max(choices, key=lambda c: probplot(np.arcsinh((x - c[0]) / c[1]))[1][2])
     return low + centre * span, unit * span
+
+
+def _within(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
+    """Sort what is present of a column and scale it to [0, 1]; give also its least value and span.
+
+    No square then leaves the range of a float64.
+    """
+    x = np.sort(x[~np.isnan(x)]) if not np.isnan(x).all() else np.zeros(1)
+    low, span = x[0], x[-1] - x[0]
+    return (x - low) / (span if span > 0 else 1.0), low, span
 
 
 def _spread_of(
@@ -313,11 +353,11 @@ class Maps:
 
     @classmethod
     def fit(
-        cls, prior: Prior | None, data: Pairs, missing: str, *, straight: bool, bend: bool
+        cls, prior: Prior | None, data: Pairs, missing: str, *, straight: bool, **tails: Any
     ) -> Self:
         """Fit both to training pairs."""
         theta = ParameterMap.fit(prior, data.theta, straight=straight)
-        return cls(theta, FeatureMap.fit(data.X.points, missing == "mask", bend=bend))
+        return cls(theta, FeatureMap.fit(data.X.points, missing == "mask", **tails))
 
     def batch(self, X: Packed, like: Tensor) -> Batch:
         """Scale observations and move them to the type and device of ``like``."""
@@ -534,7 +574,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             self._check_resumable(data)
             maps, spec = self._maps, self._spec
         else:
-            options = {"straight": self._straight, "bend": self._bends(data.X)}
+            options = {"straight": self._straight, **self._tails(data.X)}
             maps = Maps.fit(self.prior, data, self.missing, **options)
             spec = self._specify(data, maps)
         members, history = self._train_members(spec, data, maps, rng)
@@ -702,9 +742,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Return how much of each set to read in a first fit, see `Schedule`."""
         return ((1.0, 1.0),)
 
-    def _bends(self, X: Packed) -> bool:
-        """Whether columns of heavy tails are given a second time, see `FeatureMap`."""
-        return False
+    def _tails(self, X: Packed) -> dict[str, Any]:
+        """Return what may be done about heavy tails in X, options of `FeatureMap.fit`."""
+        return {}
 
     def _split(
         self, n: int, rng: np.random.Generator

@@ -445,8 +445,9 @@ class NPEEstimator(BaseDensityEstimator):
         least = min(1.0, _LEAST_POINTS / float(X.sizes.mean()))
         return tuple((upto, max(part, least)) for upto, part in _PARTS)
 
-    def _bends(self, X: Packed) -> bool:
-        return X.sizes is None and not isinstance(self.summary, nn.Module)
+    def _tails(self, X: Packed) -> dict[str, Any]:
+        """Leave sets alone, which are standardised one by one, and what a module reads."""
+        return {"bend": X.sizes is None and not isinstance(self.summary, nn.Module)}
 
     def _summaries(
         self,

@@ -110,6 +110,27 @@ def test_heavy_tails_are_given_once_more_as_normal_ones_in_any_units(tail, seed,
     np.testing.assert_allclose(x_other, x, atol=1e-4)
 
 
+@given(seed=st.integers(0, 999), scale=st.sampled_from([1e-100, 1.0, 1e100]))
+def test_logarithms_of_positive_heavy_tails_are_invertible_and_know_their_volume(seed, scale):
+    normal = np.random.default_rng(seed).normal(size=(500, 3))
+    points = np.stack(
+        [scale * np.exp(4 * normal[:, 0]), -TAILS["above"](normal[:, 1]), normal[:, 2]], 1
+    )
+    mapping = FeatureMap.fit(points, mask=False, log=True)
+    np.testing.assert_array_equal(mapping.logged, [True, False, False])
+    x = mapping.forward(points)
+    assert x.shape == (500, mapping.width) == (500, 3)
+    assert stats.probplot(x[:, 0])[1][2] > 0.98
+    np.testing.assert_allclose(mapping.inverse(x), points)
+    step = 1e-6
+    slopes = (mapping.inverse(x + step) - mapping.inverse(x - step)) / (2 * step)
+    np.testing.assert_allclose(mapping.log_volume(x), np.log(slopes).sum(axis=1), atol=1e-5)
+    of_tensor = mapping.log_volume(torch.as_tensor(x)).numpy()
+    np.testing.assert_allclose(of_tensor, mapping.log_volume(x))
+    low = mapping.forward(np.array([[-1.0, 0, 0]]))[0, 0]
+    assert low == x[:, 0].min()
+
+
 @given(seed=st.integers(0, 999))
 def test_columns_without_heavy_tails_are_given_once(seed):
     rng = np.random.default_rng(seed)

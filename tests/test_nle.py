@@ -84,6 +84,40 @@ def test_simulated_points_follow_the_density(n_estimators, flow):
         assert stats.kstest(np.interp(x, grid, cdf), "uniform").pvalue > 1e-3
 
 
+def over_decades(n=2000, seed=0):
+    """Pairs: a positive feature over ten decades, and one that is not heavy-tailed."""
+    prior = JointPrior({"mu": stats.norm()})
+    theta = prior.sample(n, random_state=seed)
+    noise = np.random.default_rng([seed, 1]).normal(size=(n, 2))
+    return prior, theta, np.hstack([np.exp(5 * theta + noise[:, :1]), theta + noise[:, 1:]])
+
+
+def test_a_positive_feature_of_heavy_tails_is_learnt_as_its_logarithm():
+    prior, theta, X = over_decades()
+    nle = NLEEstimator(prior=prior, random_state=0, max_iter=20).fit(theta, X)
+    _, theta, X = over_decades(seed=1)
+    exact = stats.norm.logpdf(np.log(X[:, 0]), 5 * theta[:, 0]) - np.log(X[:, 0])
+    exact += stats.norm.logpdf(X[:, 1], theta[:, 0])
+    assert 0 < (exact - nle.log_prob(theta, X)).mean() < 0.15
+    np.testing.assert_array_equal(nle.log_prob(theta[:2], [[0.0, 1.0], [-1.0, 1.0]]), -np.inf)
+    likelihood = Likelihood(nle, nle._check_observations(X[None, :5])[0], prior)
+    value, _ = likelihood.value_and_gradient(prior.to_normal(theta[:3]))
+    one_by_one = [nle.log_prob(row[None], X[:5]).sum() for row in theta[:3]]
+    np.testing.assert_allclose(value, one_by_one, rtol=1e-4)
+    drawn = nle.sample_likelihood([[0.5]], 1000, random_state=0)[0]
+    assert (drawn[:, 0] > 0).all()
+    assert stats.kstest(np.log(drawn[:, 0]), stats.norm(2.5, 1).cdf).pvalue > 0.001
+    with pytest.warns(UserWarning, match="feature 0 spans .* inf standard deviations beyond"):
+        nle.sample_posterior([[0.0, 1.0]], 10, **SHORT)
+
+
+def test_a_feature_with_noise_of_its_own_is_not_learnt_as_its_logarithm():
+    prior, theta, X = over_decades(200)
+    X[:, 0] = np.ceil(X[:, 0])
+    nle = NLEEstimator(prior=prior, dequantize=[1, 0], **QUICK).fit(theta, X)
+    assert np.isfinite(nle.log_prob(theta[:1], [[0.0, 1.0]])).all()
+
+
 def test_a_set_is_the_sum_of_its_points_in_any_layout(fitted):
     theta, X = ragged()
     expected = [
