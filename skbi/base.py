@@ -198,7 +198,7 @@ class FeatureMap:
 
     Heavy tails leave everything else within a small part of a standard deviation. Columns ``bent``
     are therefore given a second time, as asinh((x - centre) / unit), and those with a ``floor``,
-    the least that was seen of them, only as their logarithm.
+    the least that was seen of them, only as their logarithm (or its, at zero and below).
     """
 
     mean: NDArray[np.float64]
@@ -254,7 +254,8 @@ class FeatureMap:
         x, logged = points, self.logged
         if logged.any():
             x = points.astype(np.float64)  # a copy
-            x[:, logged] = np.log(np.maximum(x[:, logged], self.floor[logged]))
+            positive = np.where(x[:, logged] > 0, x[:, logged], self.floor[logged])
+            x[:, logged] = np.log(positive)
         if len(self.bent):
             x = np.hstack([x, np.arcsinh((x[:, self.bent] - self.centre) / self.unit)])
         x = (x - self.mean) / self.scale

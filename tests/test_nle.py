@@ -111,6 +111,15 @@ def test_a_positive_feature_of_heavy_tails_is_learnt_as_its_logarithm():
         nle.sample_posterior([[0.0, 1.0]], 10, **SHORT)
 
 
+def test_the_likelihood_of_a_logarithm_integrates_to_one_over_the_data():
+    prior, theta, X = over_decades(400)
+    nle = NLEEstimator(prior=prior, **QUICK).fit(theta, X[:, :1])
+    x = np.exp(np.linspace(-80, 80, 4001))
+    for row in theta[:3]:
+        density = np.exp(nle.log_prob(row[None], x[:, None]))
+        assert np.trapezoid(density * x, np.log(x)) == pytest.approx(1, abs=5e-3)
+
+
 def test_a_feature_with_noise_of_its_own_is_not_learnt_as_its_logarithm():
     prior, theta, X = over_decades(200)
     X[:, 0] = np.ceil(X[:, 0])

@@ -155,6 +155,9 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
+    if unknown := [name for name in options.tasks if name not in TASKS]:
+        parser.error(f"no such tasks: {unknown}; there are {list(TASKS)}")
+    options.out.mkdir(parents=True, exist_ok=True)
     rows, spawn = [], multiprocessing.get_context("spawn")
     for seed in range(options.seeds):
         for task in options.tasks:
