@@ -90,7 +90,8 @@ _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _COUNTS = 0.01  # weight of a member from which on it takes part in the mixture
 _ROWS = 500  # validation rows evaluated at a time
-_SEEN = 2000  # rows, at most, that decide how columns are bent
+_SEEN = 2000  # points, about, that decide how columns are bent
+_SEEN_SETS = 40  # sets, at least, that they come from
 _HEAVY = 1.3  # columns are whose sd exceeds, so many times, a normal one of their quartiles
 
 
@@ -212,20 +213,24 @@ class FeatureMap:
     @classmethod
     def fit(
         cls,
-        points: NDArray[np.float64],
+        X: Packed,
         mask: bool,
         *,
         bend: bool = False,
         log: bool | NDArray[np.bool_] = False,
     ) -> Self:
-        """Learn all of it from what is present; heavy tails only as columns may be treated."""
-        constant, mean, scale = _spread_of(points)
+        """Learn all of it from what is present; heavy tails only as columns may be treated.
+
+        Bent are columns that are heavy-tailed within sets, whose own spread is known.
+        """
+        constant, mean, scale = _spread_of(X.points)
         scale = np.where(constant, 1.0, scale)
-        sample = points[:: math.ceil(len(points) / _SEEN)].astype(np.float64)
-        heavy = [_is_heavy(column) for column in sample.T] & ~constant
-        least = np.min([part.min(axis=0) for part in chunks(points)], axis=0)
-        floor = np.where(heavy & log & (least > 0), least, 0.0)
-        logged, bent = floor > 0, np.flatnonzero(heavy & bend)
+        n_seen = max(_SEEN * len(X) // len(X.points), _SEEN_SETS)
+        some = X.take(np.arange(0, len(X), math.ceil(len(X) / n_seen)))
+        sample = some.points.astype(np.float64)
+        least = np.min([part.min(axis=0) for part in chunks(X.points)], axis=0)
+        floor = np.where(log & _are_heavy(sample) & ~constant & (least > 0), least, 0.0)
+        bent, logged = np.flatnonzero(bend & _are_heavy(_by_set(some)) & ~constant), floor > 0
         if logged.any():
             _, mean[logged], scale[logged] = _spread_of(np.log(sample[:, logged]))
         centre, unit = np.reshape([_bend(sample[:, j]) for j in bent], (-1, 2)).T
@@ -274,11 +279,30 @@ class FeatureMap:
         return constant + x @ (to_tensor(slopes, x) if isinstance(x, Tensor) else slopes)
 
 
-def _is_heavy(x: NDArray[np.float64]) -> bool:
-    """Whether the standard deviation of a column is far larger than what its quartiles tell."""
-    x, _, _ = _within(x)
-    first, third = np.quantile(x, [0.25, 0.75])
-    return bool(x.std() > _HEAVY * (third - first) / 1.349)
+def _are_heavy(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the standard deviations of columns (N, d) are far larger than quartiles tell."""
+    sorted_columns = [_within(column)[0] for column in points.T]
+    quartiles = [np.quantile(x, [0.25, 0.75]) for x in sorted_columns]
+    usual = np.array([(third - first) / 1.349 for first, third in quartiles])
+    return np.array([x.std() for x in sorted_columns]) > _HEAVY * usual
+
+
+def _by_set(X: Packed) -> NDArray[np.float64]:
+    """Standardise the points (N, d) of each set by themselves; vectors stay as they are."""
+    if X.sizes is None:
+        return X.points
+    low = np.fmin.reduce(X.points)
+    span = np.fmax.reduce(X.points) - low
+    x = (X.points - low) / np.where(span > 0, span, 1.0)  # no square leaves a float64's range
+    present, starts = ~np.isnan(x), np.cumsum(X.sizes) - X.sizes
+
+    def average(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.add.reduceat(np.where(present, values, 0.0), starts)
+        return (total / np.maximum(np.add.reduceat(present, starts, dtype=int), 1))[X.owners()]
+
+    x = x - average(x)
+    scale = np.sqrt(average(x**2))
+    return x / np.where(scale > 0, scale, 1.0)
 
 
 def _bend(x: NDArray[np.float64]) -> tuple[float, float]:
@@ -298,11 +322,12 @@ def _bend(x: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _within(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
-    """Sort what is present of a column and scale it to [0, 1]; give also its least value and span.
+    """Sort what is present of a column, as far as it decides, and scale it to [0, 1].
 
-    No square then leaves the range of a float64.
+    Give also its least value and its span. No square then leaves the range of a float64.
     """
     x = np.sort(x[~np.isnan(x)]) if not np.isnan(x).all() else np.zeros(1)
+    x = x[:: math.ceil(len(x) / _SEEN)]
     low, span = x[0], x[-1] - x[0]
     return (x - low) / (span if span > 0 else 1.0), low, span
 
@@ -358,7 +383,7 @@ class Maps:
     ) -> Self:
         """Fit both to training pairs."""
         theta = ParameterMap.fit(prior, data.theta, straight=straight)
-        return cls(theta, FeatureMap.fit(data.X.points, missing == "mask", **tails))
+        return cls(theta, FeatureMap.fit(data.X, missing == "mask", **tails))
 
     def batch(self, X: Packed, like: Tensor) -> Batch:
         """Scale observations and move them to the type and device of ``like``."""

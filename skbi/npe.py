@@ -71,14 +71,15 @@ class NPEEstimator(BaseDensityEstimator):
         took a fifth longer.
     summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
         What an observation passes through before the flow. "auto": nothing for vectors, a `DeepSet`
-        for sets. Columns of vectors that have heavy tails are given to the flow once more, bent by
-        asinh to normal ones (of Lotka-Volterra populations, 1.3 nats closer). A scikit-learn
-        transformer is cloned and fitted on the pairs that are not kept aside, with theta as y, and
-        may return vectors or sets; its options are this estimator's (``summary__n_components``). A
-        module is copied and trained with the flow from the weights it has. It maps standardised
-        vectors (n, d) to (n, c), or sets in packed form, points (N, d) and sizes (n,), to (n, c),
-        as `skbi.networks.DeepSet` does; with ``missing="mask"``, d is twice as large. An estimator
-        with a module can be pickled, but not written by skops.
+        for sets. Columns of heavy tails, of vectors or within sets, are given once more, bent by
+        asinh to normal ones: the posterior of Lotka-Volterra populations is 1.3 nats closer, that
+        of Cauchy samples 2.6. A scikit-learn transformer is cloned and fitted on the pairs that are
+        not kept aside, with theta as y, and may return vectors or sets; its options are this
+        estimator's (``summary__n_components``). A module is copied and trained with the flow from
+        the weights it has. It maps standardised vectors (n, d) to (n, c), or sets in packed form,
+        points (N, d) and sizes (n,), to (n, c), as `skbi.networks.DeepSet` does; columns are given
+        to it once; with ``missing="mask"``, d is twice as large. An estimator with a module can be
+        pickled, but not written by skops.
     n_summary_features : int, default=32
         Width of the `DeepSet` of "auto" and "deepset".
     n_estimators : int or "auto", default="auto"
@@ -446,8 +447,7 @@ class NPEEstimator(BaseDensityEstimator):
         return tuple((upto, max(part, least)) for upto, part in _PARTS)
 
     def _tails(self, X: Packed) -> dict[str, Any]:
-        """Leave sets alone, which are standardised one by one, and what a module reads."""
-        return {"bend": X.sizes is None and not isinstance(self.summary, nn.Module)}
+        return {"bend": not isinstance(self.summary, nn.Module)}  # which reads what there is
 
     def _summaries(
         self,
