@@ -90,9 +90,12 @@ _LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _COUNTS = 0.01  # weight of a member from which on it takes part in the mixture
 _ROWS = 500  # validation rows evaluated at a time
-_SEEN = 2000  # points, about, that decide how columns are bent
-_SEEN_SETS = 40  # sets, at least, that they come from
-_HEAVY = 1.3  # columns are whose sd exceeds, so many times, a normal one of their quartiles
+_SEEN = 2000  # points, at most, whose tails are looked at
+_SEEN_SETS = 100  # sets, at most, that they are taken from
+_HEAVY = 1.3  # a column's sd is, at least, over that of a normal one with its quartiles
+_STRAIGHTER = 0.01  # how much a bent column must gain in correlation with normal quantiles
+_LEAST_UNIT = 1e-100  # of a column's largest value
+_LARGEST_LOG = math.log(np.finfo(np.float64).max)
 
 
 def make_flow(flow: str, n_features: int, n_context: int, **options: Any) -> CouplingFlow:
@@ -199,7 +202,7 @@ class FeatureMap:
 
     Heavy tails leave everything else within a small part of a standard deviation. Columns ``bent``
     are therefore given a second time, as asinh((x - centre) / unit), and those with a ``floor``,
-    the least that was seen of them, only as their logarithm (or its, at zero and below).
+    the least value seen, only as their logarithm: positive ones, which others become the floor.
     """
 
     mean: NDArray[np.float64]
@@ -212,30 +215,26 @@ class FeatureMap:
 
     @classmethod
     def fit(
-        cls,
-        X: Packed,
-        mask: bool,
-        *,
-        bend: bool = False,
-        log: bool | NDArray[np.bool_] = False,
+        cls, X: Packed, mask: bool, *, bend: bool = False, log: bool | NDArray[np.bool_] = False
     ) -> Self:
-        """Learn all of it from what is present; heavy tails only as columns may be treated.
+        """Learn all of it from what is present.
 
-        Bent are columns that are heavy-tailed within sets, whose own spread is known.
+        ``bend`` gives columns that are heavy-tailed (in sets: within them) once more; ``log``, for
+        each column or for all, takes the logarithm of those that are positive and heavy-tailed.
         """
         constant, mean, scale = _spread_of(X.points)
         scale = np.where(constant, 1.0, scale)
-        n_seen = max(_SEEN * len(X) // len(X.points), _SEEN_SETS)
-        some = X.take(np.arange(0, len(X), math.ceil(len(X) / n_seen)))
-        sample = some.points.astype(np.float64)
-        least = np.min([part.min(axis=0) for part in chunks(X.points)], axis=0)
-        floor = np.where(log & _are_heavy(sample) & ~constant & (least > 0), least, 0.0)
-        bent, logged = np.flatnonzero(bend & _are_heavy(_by_set(some)) & ~constant), floor > 0
+        some = _some(X)
+        floor = _floor(X.points, some.points, log & ~constant)
+        logged = floor > 0
         if logged.any():
-            _, mean[logged], scale[logged] = _spread_of(np.log(sample[:, logged]))
-        centre, unit = np.reshape([_bend(sample[:, j]) for j in bent], (-1, 2)).T
+            _, mean[logged], scale[logged] = _spread_of(np.log(some.points[:, logged]))
+        heavy = _are_heavy(_standardised_by_set(some)) & ~constant if bend else constant & False
+        bends = {j: _choose_bend(some.points[:, j]) for j in np.flatnonzero(heavy)}
+        bent = np.array([j for j, found in bends.items() if found], dtype=int)
+        centre, unit = np.array([bends[j] for j in bent]).reshape(-1, 2).T
         if len(bent):
-            _, *spread = _spread_of(np.arcsinh((sample[:, bent] - centre) / unit))
+            _, *spread = _spread_of(np.arcsinh((some.points[:, bent] - centre) / unit))
             mean, scale = np.hstack([[mean, scale], spread])
         return cls(mean, scale, mask, bent, centre, unit, floor)
 
@@ -254,6 +253,10 @@ class FeatureMap:
         """Which columns are given as their logarithm, (n_features,)."""
         return self.floor > 0
 
+    def possible(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether points have the logarithms that they need, (N,)."""
+        return (points[:, self.logged] > 0).all(axis=1)
+
     def forward(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scaled points (N, width)."""
         x, logged = points, self.logged
@@ -267,69 +270,110 @@ class FeatureMap:
         return np.hstack([np.nan_to_num(x), np.isnan(points)]) if self.mask else x
 
     def inverse(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the points of scaled ones (..., n_features); none must be given twice."""
+        """Return the points of scaled ones (..., n_features), if no column is given twice."""
         points, logged = self.mean + self.scale * x, self.logged
-        points[..., logged] = np.exp(points[..., logged])
+        points[..., logged] = np.exp(np.minimum(points[..., logged], _LARGEST_LOG))
         return points
 
-    def log_volume(self, x: Any) -> Any:
-        """Log |d points / d x| at scaled points (..., n_features), an array or a tensor."""
-        constant = float(np.log(self.scale).sum() + self.mean[self.logged].sum())
-        slopes = np.where(self.logged, self.scale, 0.0)
-        return constant + x @ (to_tensor(slopes, x) if isinstance(x, Tensor) else slopes)
+    def volume(self) -> tuple[float, NDArray[np.float64]]:
+        """Return c and s (n_features,) of log |d points / d x| = c + x @ s."""
+        constant = np.log(self.scale).sum() + self.mean[self.logged].sum()
+        return float(constant), np.where(self.logged, self.scale, 0.0)
+
+    def log_volume(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return log |d points / d x| at scaled points (N, n_features), (N,)."""
+        constant, slopes = self.volume()
+        return constant + x @ slopes
 
 
-def _are_heavy(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the standard deviations of columns (N, d) are far larger than quartiles tell."""
-    sorted_columns = [_within(column)[0] for column in points.T]
-    quartiles = [np.quantile(x, [0.25, 0.75]) for x in sorted_columns]
-    usual = np.array([(third - first) / 1.349 for first, third in quartiles])
-    return np.array([x.std() for x in sorted_columns]) > _HEAVY * usual
+def _some(X: Packed) -> Packed:
+    """Pick up to `_SEEN` points, in double precision: vectors, or some of each of a few sets."""
+    rng = np.random.default_rng(0)  # not every k-th: the pairs may alternate
+    n = min(len(X), _SEEN if X.sizes is None else _SEEN_SETS)
+    rows = np.sort(rng.choice(len(X), n, replace=False))
+    if X.sizes is None:
+        return Packed(X.take(rows).points.astype(np.float64))
+    parts = [X[row : row + 1].points for row in rows.tolist()]
+    parts = [x[np.linspace(0, len(x) - 1, min(len(x), _SEEN // n)).astype(int)] for x in parts]
+    return Packed(np.concatenate(parts).astype(np.float64), np.array([len(x) for x in parts]))
 
 
-def _by_set(X: Packed) -> NDArray[np.float64]:
-    """Standardise the points (N, d) of each set by themselves; vectors stay as they are."""
+def _standardised_by_set(X: Packed) -> NDArray[np.float64]:
+    """Standardise the points (N, d) of each set by themselves; vectors stay as they are.
+
+    NaN is what does not vary within its set.
+    """
     if X.sizes is None:
         return X.points
-    low = np.fmin.reduce(X.points)
-    span = np.fmax.reduce(X.points) - low
-    x = (X.points - low) / np.where(span > 0, span, 1.0)  # no square leaves a float64's range
+    largest = np.fmax.reduce(np.abs(X.points))
+    x = X.points / np.where(largest > 0, largest, 1.0)  # no square leaves a float64's range
     present, starts = ~np.isnan(x), np.cumsum(X.sizes) - X.sizes
 
     def average(values: NDArray[np.float64]) -> NDArray[np.float64]:
         total = np.add.reduceat(np.where(present, values, 0.0), starts)
         return (total / np.maximum(np.add.reduceat(present, starts, dtype=int), 1))[X.owners()]
 
-    x = x - average(x)
-    scale = np.sqrt(average(x**2))
-    return x / np.where(scale > 0, scale, 1.0)
+    mean = average(x)
+    scale = np.sqrt(average((x - mean) ** 2))
+    return np.where(scale > 1e-12 * np.abs(mean), x - mean, np.nan) / np.where(scale > 0, scale, 1)
 
 
-def _bend(x: NDArray[np.float64]) -> tuple[float, float]:
-    """Choose centre and unit for a column of heavy tails.
+def _are_heavy(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the standard deviations of columns (N, d) are far larger than quartiles tell."""
+    columns = [_scaled(column)[0] for column in points.T]
+    quartiles = np.array([np.quantile(x, [0.25, 0.75]) for x in columns])
+    normal = np.diff(quartiles)[:, 0] / 1.349  # the standard deviation, were they normal
+    return np.array([x.std() for x in columns]) > _HEAVY * normal
+
+
+def _floor(
+    points: NDArray[np.float64], sample: NDArray[np.float64], allowed: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the least value of columns that their logarithm makes more normal, 0 of others."""
+    chosen = allowed & (sample > 0).all(axis=0)
+    chosen &= _are_heavy(sample) if chosen.any() else False
+    for j in np.flatnonzero(chosen):
+        x = sample[:, j]
+        chosen[j] = _straightness(np.log(x)) > _straightness(_scaled(x)[0]) + _STRAIGHTER
+    if not chosen.any():
+        return np.zeros(len(chosen))
+    least = np.min([part.min(axis=0) for part in chunks(points)], axis=0)
+    return np.where(chosen & (least > 0), least, 0.0)
+
+
+def _choose_bend(x: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Choose a column's centre and unit, None if no bend makes it more normal.
 
     The centre is its lowest, median or highest value and the unit a quantile of the distance from
-    there, such that the bent column is as normal as can be.
+    there.
     """
-    x, low, span = _within(x)
-    choices = [
-        (centre, unit)
-        for centre in (0.0, np.median(x), 1.0)
-        for unit in np.quantile(np.abs(x - centre)[x != centre], [0.01, 0.1, 0.5])
-    ]
-    centre, unit = max(choices, key=lambda c: probplot(np.arcsinh((x - c[0]) / c[1]))[1][2])
-    return low + centre * span, unit * span
+    x, median, size = _scaled(x)
+    best, chosen = _straightness(x) + _STRAIGHTER, None
+    for centre in (x[0], 0.0, x[-1]):
+        distances = np.abs(x - centre)
+        for unit in np.quantile(distances[distances > 0], [0.01, 0.1, 0.5]).clip(min=_LEAST_UNIT):
+            straightness = _straightness(np.arcsinh((x - centre) / unit))
+            if straightness > best:
+                best, chosen = straightness, (median + size * centre, size * unit)
+    return chosen
 
 
-def _within(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
-    """Sort what is present of a column, as far as it decides, and scale it to [0, 1].
+def _scaled(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
+    """Sort what is present of a column, take its median away, divide by its largest value.
 
-    Give also its least value and its span. No square then leaves the range of a float64.
+    So no square leaves the range of a float64. Give also what was taken away, and the divisor.
     """
-    x = np.sort(x[~np.isnan(x)]) if not np.isnan(x).all() else np.zeros(1)
-    x = x[:: math.ceil(len(x) / _SEEN)]
-    low, span = x[0], x[-1] - x[0]
-    return (x - low) / (span if span > 0 else 1.0), low, span
+    x = np.sort(x[~np.isnan(x)])
+    if not len(x) or x[0] == x[-1]:
+        return np.zeros(1), 0.0, 1.0
+    size = max(abs(x[0]), abs(x[-1]))
+    median = np.median(x / size)
+    return x / size - median, size * median, size
+
+
+def _straightness(x: NDArray[np.float64]) -> float:
+    """Correlation of a column with normal quantiles."""
+    return float(np.nan_to_num(probplot(x)[1][2]))
 
 
 def _spread_of(
@@ -600,7 +644,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             self._check_resumable(data)
             maps, spec = self._maps, self._spec
         else:
-            options = {"straight": self._straight, **self._tails(data.X)}
+            options = {"straight": self._straight, **self._tails()}
             maps = Maps.fit(self.prior, data, self.missing, **options)
             spec = self._specify(data, maps)
         members, history = self._train_members(spec, data, maps, rng)
@@ -768,8 +812,8 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """Return how much of each set to read in a first fit, see `Schedule`."""
         return ((1.0, 1.0),)
 
-    def _tails(self, X: Packed) -> dict[str, Any]:
-        """Return what may be done about heavy tails in X, options of `FeatureMap.fit`."""
+    def _tails(self) -> dict[str, Any]:
+        """Return what may be done about heavy tails in X, ``bend`` or ``log`` of `FeatureMap`."""
         return {}
 
     def _split(

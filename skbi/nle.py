@@ -54,7 +54,9 @@ class NLEEstimator(BaseDensityEstimator):
     """Learn the likelihood of single points from simulated pairs; sample posteriors from it.
 
     Any number of independent points can be observed, and parameters may be discrete. Sampling works
-    on one observation at a time.
+    on one observation at a time. Features that are positive in all of training and have heavy tails
+    are learnt as their logarithm, if that is more normal: Lotka-Volterra populations end 8 nats
+    closer. Zero and less are then impossible, -inf.
 
     Parameters
     ----------
@@ -92,9 +94,7 @@ class NLEEstimator(BaseDensityEstimator):
     dequantize : float or array-like of shape (d,), default=0
         Width, in X's units, of uniform noise, centred on zero, that is added to the training
         points: 1 for counts. A feature that is constant, that repeats others or takes few values
-        has no density without. (Features without such noise that are positive in all of training
-        and have heavy tails are learnt as their logarithm: of Lotka-Volterra populations, 8 nats
-        closer.)
+        has no density without.
     warm_start : bool, default=False
         Continue from the weights of the last `fit`.
     random_state : int, Generator, RandomState or None, default=None
@@ -113,6 +113,8 @@ class NLEEstimator(BaseDensityEstimator):
     n_features_in_, n_parameters_in_ : int
         Width of a point, and of theta.
     feature_names_in_, parameter_names_in_ : ndarray of str
+    log_features_ : ndarray of bool, shape (d,)
+        Which features are learnt as their logarithm.
     n_iter_ : int
         Epochs run.
     loss_curve_ : list of float
@@ -221,8 +223,7 @@ class NLEEstimator(BaseDensityEstimator):
         Returns
         -------
         ndarray, shape (n,)
-            In nats; -inf for theta outside the prior's support, and for X <= 0 in a column that is
-            learnt as its logarithm.
+            In nats; -inf for theta outside the prior's support, and for X <= 0 in `log_features_`.
         """
         table = self._check_theta(theta)
         packed, _ = self._check_observations(X)
@@ -234,9 +235,9 @@ class NLEEstimator(BaseDensityEstimator):
             )
         z, log_det = self._maps.theta.forward(table)
         values = self._log_likelihood(self._double(), z, packed)
-        below = (packed.points[:, self._maps.X.logged] <= 0).any(axis=1)
-        possible = np.bincount(packed.owners(), below, minlength=len(packed)) == 0
-        return np.where(np.isfinite(log_det) & possible, values, -np.inf)
+        impossible = ~self._maps.X.possible(packed.points)
+        impossible = np.bincount(packed.owners(), impossible, minlength=len(packed)) > 0
+        return np.where(np.isfinite(log_det) & ~impossible, values, -np.inf)
 
     def log_posterior(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
         """Log of likelihood times prior: the posterior's log density, up to the evidence.
@@ -428,8 +429,18 @@ class NLEEstimator(BaseDensityEstimator):
         if not self._resumes:
             super()._check_varying(theta)
 
-    def _tails(self, X: Packed) -> dict[str, Any]:
+    def _tails(self) -> dict[str, Any]:
         return {"log": np.asarray(self.dequantize) == 0}
+
+    def _check_resumable(self, data: Pairs) -> None:
+        super()._check_resumable(data)
+        logged = self._maps.X.logged
+        noisy = np.broadcast_to(np.asarray(self.dequantize) > 0, logged.shape)
+        if not self._maps.X.possible(data.X.points).all() or (noisy & logged).any():
+            raise ValueError(
+                f"Features {np.flatnonzero(logged).tolist()} were learnt as their logarithm: they "
+                "must stay positive, and without dequantize. Set warm_start=False to start afresh."
+            )
 
     def _specify(self, data: Pairs, maps: Maps) -> dict[str, Any]:
         return {
@@ -457,6 +468,8 @@ class NLEEstimator(BaseDensityEstimator):
         x = maps.indexer(Packed(data.X.points), like, rng)
         owner = torch.as_tensor(data.X.owners(), device=like.device)
         width = to_tensor(self.dequantize / maps.X.scale, like)
+        constant, slopes = maps.X.volume()
+        slopes = to_tensor(slopes, like)
         noise = torch.Generator(like.device).manual_seed(int(rng.integers(2**63)))
 
         def losses(rows: Tensor, part: float) -> Tensor:
@@ -464,7 +477,7 @@ class NLEEstimator(BaseDensityEstimator):
             if width.any():  # fresh at every step: a fixed one is learnt by heart
                 uniform = torch.empty_like(points).uniform_(generator=noise)
                 points = points + width * (uniform - 0.5)
-            return maps.X.log_volume(points) - ensemble.log_prob(points, z[owner[rows]])
+            return constant + points @ slopes - ensemble.log_prob(points, z[owner[rows]])
 
         return losses
 
@@ -474,6 +487,7 @@ class NLEEstimator(BaseDensityEstimator):
 
     def _describe(self, X: Any, data: Pairs, history: History, resumed: bool) -> None:
         super()._describe(X, data, history, resumed)
+        self.log_features_ = self._maps.X.logged
         seen = [_range(a) for a in (data.X.points, data.theta)]
         if resumed:
             seen = [_range(np.vstack(pair)) for pair in zip(self._seen, seen, strict=True)]
@@ -488,6 +502,7 @@ class NLEEstimator(BaseDensityEstimator):
     def _p_values(self, X: Packed) -> NDArray[np.float64]:
         """Of a set, the least of its points, times their number."""
         by_point, least = super()._p_values(X), np.ones(len(X))
+        by_point = np.where(self._maps.X.possible(X.points), by_point, 0.0)
         np.minimum.at(least, X.owners(), by_point)
         return np.minimum(1, least * np.bincount(X.owners()))
 
@@ -544,11 +559,19 @@ class NLEEstimator(BaseDensityEstimator):
                 "own. If they share one theta, pass X_obs[None].",
                 stacklevel=3,
             )
-        low, high = self._seen[0]
-        x, x_low, x_high = (self._maps.X.forward(a) for a in (packed.points, low[None], high[None]))
-        beyond = np.maximum(x_low - x, x - x_high)
-        beyond[self._maps.X.logged & (packed.points <= 0)] = np.inf
-        beyond = beyond.max(axis=0)
+        maps, (low, high) = self._maps.X, self._seen[0]
+        if not maps.possible(packed.points).all():
+            features = np.flatnonzero((packed.points[:, maps.logged] <= 0).any(axis=0))
+            warnings.warn(
+                f"X_obs is impossible: features {np.flatnonzero(maps.logged)[features].tolist()} "
+                "were positive in all of training and are learnt as their logarithm. What is not "
+                "positive is read as the least training value. If it can be, train on such "
+                "simulations.",
+                stacklevel=3,
+            )
+            return
+        x, x_low, x_high = (maps.forward(a) for a in (packed.points, low[None], high[None]))
+        beyond = np.maximum(x_low - x, x - x_high).max(axis=0)
         worst = int(beyond.argmax())
         if beyond[worst] <= 0.1:
             self._warn_of_strangers(self._p_values(packed), stacklevel=4)
@@ -586,8 +609,7 @@ class NLEEstimator(BaseDensityEstimator):
         """Sum log q(x | z) over the points of each observation; z is embedded once."""
         contexts = self._embed(members, z)
         x = self._maps.X.forward(packed.points)
-        log_volume = self._maps.X.log_volume(x)
-        x = to_tensor(x, contexts[0])
+        log_volume, x = self._maps.X.log_volume(x), to_tensor(x, contexts[0])
         if len(packed) == 1:
             return _sum_points(members, contexts, x) - log_volume.sum()
         owners = packed.owners()

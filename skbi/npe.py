@@ -446,7 +446,7 @@ class NPEEstimator(BaseDensityEstimator):
         least = min(1.0, _LEAST_POINTS / float(X.sizes.mean()))
         return tuple((upto, max(part, least)) for upto, part in _PARTS)
 
-    def _tails(self, X: Packed) -> dict[str, Any]:
+    def _tails(self) -> dict[str, Any]:
         return {"bend": not isinstance(self.summary, nn.Module)}  # which reads what there is
 
     def _summaries(

@@ -128,11 +128,11 @@ def test_logarithms_of_positive_heavy_tails_are_invertible_and_know_their_volume
     np.testing.assert_allclose(mapping.inverse(x)[:, 1:], points[:, 1:], atol=1e-9)
     step = 1e-6
     slopes = (mapping.inverse(x + step) - mapping.inverse(x - step)) / (2 * step)
-    np.testing.assert_allclose(mapping.log_volume(x), np.log(slopes).sum(axis=1), atol=1e-5)
-    of_tensor = mapping.log_volume(torch.as_tensor(x)).numpy()
-    np.testing.assert_allclose(of_tensor, mapping.log_volume(x))
-    low = mapping.forward(np.array([[-1.0, 0, 0]]))[0, 0]
-    assert low == x[:, 0].min()
+    constant, slope = mapping.volume()
+    np.testing.assert_allclose(constant + x @ slope, np.log(slopes).sum(axis=1), atol=1e-5)
+    below = np.array([[-1.0, 0, 0], [scale, 0, 0]])
+    np.testing.assert_array_equal(mapping.possible(below), [False, True])
+    assert mapping.forward(below)[0, 0] == x[:, 0].min()
 
 
 @given(
@@ -145,12 +145,13 @@ def test_points_are_standardised_set_by_set(seed, sizes, scale):
     X = [scale * (rng.normal() + rng.normal(size=(size, 2))) for size in sizes]
     for x in X:
         x[rng.random(len(x)) < 0.2, 1] = np.nan
-    found = base._by_set(pack(X, missing="mask"))
+    found = base._standardised_by_set(pack(X, missing="mask"))
     for x, z in zip(X, np.split(found, np.cumsum(sizes)[:-1]), strict=True):
         for column, of_column in zip(x.T / scale, z.T, strict=True):
             there = ~np.isnan(column)
-            np.testing.assert_array_equal(np.isnan(of_column), ~there)
-            if there.sum() > 1:
+            known = there & (there.sum() > 1)
+            np.testing.assert_array_equal(np.isnan(of_column), ~known)
+            if known.any():
                 expected = column[there] - column[there].mean()
                 expected /= column[there].std()
                 np.testing.assert_allclose(of_column[there], expected, atol=1e-6)
@@ -175,6 +176,48 @@ def test_columns_without_heavy_tails_are_given_once(seed):
     points = np.stack([normal, flat, two, np.ones(1000), rng.integers(2, size=1000)], axis=1)
     x = FeatureMap.fit(Packed(points), mask=False, bend=True).forward(points)
     np.testing.assert_array_equal(x, FeatureMap.fit(Packed(points), mask=False).forward(points))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.r_[1.0, np.zeros(99_999)],  # one mark in a hundred sets of a thousand points
+        np.tile(np.r_[1.0, np.zeros(9)], 10_000),  # an indicator
+        np.repeat(np.random.default_rng(0).uniform(size=100), 1000),  # the same within a set
+        np.exp(np.random.default_rng(0).normal(0, 150, 100_000).clip(-690, 690)),
+        np.r_[np.random.default_rng(0).normal(size=99_000), [-1e18, 1e18] * 500],
+    ],
+    ids=["mark", "indicator", "covariate", "600 decades", "diverged"],
+)
+@pytest.mark.parametrize("of_sets", [False, True])
+def test_odd_columns_stay_finite(column, of_sets):
+    points = column[:, None]
+    X = pack(points.reshape(100, 1000, 1) if of_sets else points)
+    for options in ({"bend": True}, {"log": True}):
+        x = FeatureMap.fit(X, mask=False, **options).forward(points)
+        assert np.isfinite(x).all()
+        assert np.abs(x).max() > 0
+
+
+def test_the_bulk_is_seen_beside_outliers_of_any_size():
+    rng = np.random.default_rng(0)
+    points = np.r_[rng.normal(size=1000), [-1e18, 1e18] * 10][:, None]
+    mapping = FeatureMap.fit(Packed(points), mask=False, bend=True)
+    assert mapping.forward(points)[:1000, 1].std() > 0.1
+
+
+def test_one_point_of_a_set_tells_nothing_of_its_tails():
+    rng = np.random.default_rng(0)
+    X = [rng.normal(size=(30 if i % 10 == 0 else 1, 1)) for i in range(1000)]
+    assert len(FeatureMap.fit(pack(X), mask=False, bend=True).bent) == 0
+
+
+def test_a_column_that_is_positive_by_chance_stays_as_it_is():
+    rng = np.random.default_rng(0)
+    points = 10 + np.exp(rng.uniform(-2.3, 1.0, (1000, 1))) * rng.normal(size=(1000, 1))
+    points = points[points[:, 0] > 0]
+    assert base._are_heavy(points).all()
+    assert not FeatureMap.fit(Packed(points), mask=False, log=True).logged.any()
 
 
 def test_a_heavy_tail_may_have_gaps_and_ties():

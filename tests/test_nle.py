@@ -14,7 +14,7 @@ from joblib import parallel_config
 from scipy import stats
 from scipy.special import logsumexp
 
-from skbi import JointPrior, NLEEstimator, NPEEstimator
+from skbi import JointPrior, NLEEstimator, NPEEstimator, misspecification_score
 from skbi.nle import Likelihood
 
 QUICK = {"max_iter": 3, "n_transforms": 2, "hidden_layer_sizes": (16,), "random_state": 0}
@@ -107,8 +107,15 @@ def test_a_positive_feature_of_heavy_tails_is_learnt_as_its_logarithm():
     drawn = nle.sample_likelihood([[0.5]], 1000, random_state=0)[0]
     assert (drawn[:, 0] > 0).all()
     assert stats.kstest(np.log(drawn[:, 0]), stats.norm(2.5, 1).cdf).pvalue > 0.001
-    with pytest.warns(UserWarning, match="feature 0 spans .* inf standard deviations beyond"):
+    np.testing.assert_array_equal(nle.log_features_, [True, False])
+    assert misspecification_score(nle, np.array([0.0, 1.0])) == 0
+    with pytest.warns(UserWarning, match=r"impossible: features \[0\] were positive"):
         nle.sample_posterior([[0.0, 1.0]], 10, **SHORT)
+    nle.set_params(warm_start=True)
+    with pytest.raises(ValueError, match=r"Features \[0\] were learnt as their logarithm"):
+        nle.fit(theta, X - [[1.0, 0.0]])
+    with pytest.raises(ValueError, match="without dequantize"):
+        nle.set_params(dequantize=1.0).fit(theta, X)
 
 
 def test_the_likelihood_of_a_logarithm_integrates_to_one_over_the_data():
