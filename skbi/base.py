@@ -86,7 +86,6 @@ _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
 _NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
 _PAIRS = 10_000  # to which alpha refers
-_LADDER = 25.0  # the strongest shrinkage of a member over the weakest
 _EM_STEPS = 100
 _COUNTS = 0.01  # weight of a member from which on it takes part in the mixture
 _ROWS = 500  # validation rows evaluated at a time
@@ -592,6 +591,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         "device": [str],
     }
 
+    _ladder = 25.0  # the strongest shrinkage of a member over the weakest
     _straight = False  # whether flat parameters stay straight, see `ParameterMap`
     missing = "error"  # unless an estimator makes it an option
 
@@ -843,7 +843,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         return Schedule(
             batch_size=size,
             learning_rate=1e-2 / calm if rate == "auto" else rate,
-            shrinkage=tuple(strongest * _LADDER ** np.linspace(-1, 0, n_members)),
+            shrinkage=tuple(strongest * self._ladder ** np.linspace(-1, 0, n_members)),
             max_iter=self.max_iter,
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,

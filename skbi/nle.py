@@ -81,7 +81,9 @@ class NLEEstimator(BaseDensityEstimator):
     alpha : float, default=1.3
         Shrinkage of the coupling layers' networks: weights whose mean gradient over n points is
         less than ``alpha`` (10,000 / n)^(1/6) standard errors from zero go to zero. So much for an
-        ensemble's last member; the first, or a single one, has a 25th.
+        ensemble's last member; the first, or a single one, has a fifth. (A fifth rather than a
+        25th: 0.035 instead of 0.05 nats from exact on 20,000 events of the double moon, and 0.5 to
+        4 nats closer to SLCP, Student t quantiles and Lotka-Volterra at 1,000 pairs.)
     max_iter : int, default=50
         Epochs.
     early_stopping : bool, default=True
@@ -162,6 +164,8 @@ class NLEEstimator(BaseDensityEstimator):
     ...     theta, X = np.concatenate([theta, more]), np.concatenate([X, X_more])
     ...     nle = nle.fit(theta, X)
     """
+
+    _ladder = 5.0
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseDensityEstimator._parameter_constraints,
