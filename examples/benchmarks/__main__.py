@@ -99,6 +99,11 @@ COLUMNS = (
     "calibration_s",
     "peak_mb",
 )
+LABELS = {
+    "c2st": "C2ST",
+    "gap": "below the exact score, nats",
+    "log_score": "held-out log score, nats",
+}
 
 
 def machine():
@@ -138,12 +143,12 @@ def draw(rows, path):
     figure = Figure(figsize=(4 * len(tasks), 3.5), layout="constrained")
     for ax, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         mine = [row for row in summary if row[0] == task]
-        column = "c2st" if mine[0][3]["c2st"] is not None else "gap"
+        column = next(name for name in LABELS if mine[0][3][name] is not None)
         for method in dict.fromkeys(row[2] for row in mine):
             found = [row[3] for row in mine if row[2] == method]
             ax.plot([m["fit_s"] for m in found], [m[column] for m in found], "o-", label=method)
         ax.set(xscale="log", xlabel="fit, seconds", title=task)
-        ax.set_ylabel("C2ST" if column == "c2st" else "below the exact score, nats")
+        ax.set_ylabel(LABELS[column])
     ax.legend()
     figure.savefig(path)
 

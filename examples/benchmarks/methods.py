@@ -184,7 +184,7 @@ def _torch_prior(prior):
         args, kwds = marginal.args, marginal.kwds
         kind = {
             "uniform": lambda: d.Uniform(args[0], args[0] + args[1]),
-            "norm": lambda: d.Normal(0.0, 1.0),
+            "norm": lambda: d.Normal(*map(float, args or (0, 1))),
             "gamma": lambda: d.Gamma(args[0], 1.0),
             "lognorm": lambda: d.LogNormal(np.log(kwds["scale"]), args[0]),
             "halfnorm": lambda: d.HalfNormal(kwds["scale"]),

@@ -1,7 +1,8 @@
 """The tasks: a prior, a simulator, and what the posterior should be.
 
 Three are of the SBI benchmark (Lueckmann et al., Benchmarking simulation-based inference, 2021,
-https://arxiv.org/abs/2101.04653), with its reference draws for five observations.
+https://arxiv.org/abs/2101.04653), with its reference draws for five observations; SLCP and
+Lotka-Volterra follow it. Of these two, the counts and the samples the held-out score alone tells.
 """
 
 from collections.abc import Callable
@@ -144,6 +145,66 @@ def means_and_precisions(n_points=50):
     return Task(prior, simulate, {"posterior": log_posterior})
 
 
+def slcp():
+    """Find mean and covariance of four points in the plane: a simple likelihood, four modes."""
+
+    def simulate(theta, rng):
+        shape, first = (len(theta), 4), theta[:, :, None]
+        noise, other = rng.normal(size=shape), rng.normal(size=shape)
+        correlation = np.tanh(first[:, 4])
+        x = first[:, 0] + first[:, 2] ** 2 * noise
+        noise = correlation * noise + np.sqrt(1 - correlation**2) * other
+        return np.stack([x, first[:, 1] + first[:, 3] ** 2 * noise], axis=2).reshape(len(theta), 8)
+
+    return Task(uniform(-3, 3, 5), simulate)
+
+
+def lotka_volterra():
+    """See two populations, over time, through multiplicative noise: heavy tails."""
+    medians = {"growth": -0.125, "hunting": -3.0, "death": -0.125, "feeding": -3.0}
+    prior = JointPrior({k: stats.lognorm(0.5, scale=np.exp(m)) for k, m in medians.items()})
+
+    def simulate(theta, rng, step=0.01):
+        growth, hunting, death, feeding = theta.T
+
+        def slope(prey, hunters):
+            return (growth - hunting * hunters) * prey, (feeding * prey - death) * hunters
+
+        state, seen = np.array([[30.0], [1.0]]) * np.ones(len(theta)), []
+        for k in range(2000):  # Heun's method
+            if k % 200 == 0:
+                seen += [*state]
+            first = np.array(slope(*state))
+            second = np.array(slope(*np.maximum(state + step * first, 0)))
+            state = np.clip(state + step * (first + second) / 2, 0, 1e8)
+        seen = np.maximum(np.stack(seen, axis=1), 1e-10)
+        return seen * np.exp(0.1 * rng.normal(size=seen.shape))
+
+    return Task(prior, simulate)
+
+
+def poisson_counts():
+    """Regress 40 counts on eight covariates."""
+    covariates = np.random.default_rng(3).normal(size=(40, 8)) / np.sqrt(8)
+    prior = JointPrior({f"theta_{j}": stats.norm() for j in range(8)})
+
+    def simulate(theta, rng):
+        return rng.poisson(np.exp(np.clip(1 + theta @ covariates.T, -9, 9))).astype(float)
+
+    return Task(prior, simulate)
+
+
+def cauchy_samples(n_points=50):
+    """Read sets of points: the location and scale of a Cauchy distribution."""
+    prior = JointPrior({"location": stats.norm(0, 3), "log_scale": stats.norm()})
+
+    def simulate(theta, rng):
+        noise = rng.standard_cauchy((len(theta), n_points, 1))
+        return theta[:, None, :1] + np.exp(theta[:, None, 1:]) * noise
+
+    return Task(prior, simulate)
+
+
 TASKS = {
     task.__name__: task
     for task in (
@@ -153,5 +214,9 @@ TASKS = {
         means_and_precisions,
         double_moon,
         double_moon_event,
+        slcp,
+        lotka_volterra,
+        poisson_counts,
+        cauchy_samples,
     )
 }
