@@ -228,10 +228,7 @@ class FeatureMap:
         logged = floor > 0
         if logged.any():
             _, mean[logged], scale[logged] = _spread_of(np.log(some.points[:, logged]))
-        heavy = _are_heavy(_standardised_by_set(some)) & ~constant if bend else constant & False
-        bends = {j: _choose_bend(some.points[:, j]) for j in np.flatnonzero(heavy)}
-        bent = np.array([j for j, found in bends.items() if found], dtype=int)
-        centre, unit = np.array([bends[j] for j in bent]).reshape(-1, 2).T
+        bent, centre, unit = _bends(some, bend & ~constant)
         if len(bent):
             _, *spread = _spread_of(np.arcsinh((some.points[:, bent] - centre) / unit))
             mean, scale = np.hstack([[mean, scale], spread])
@@ -338,6 +335,17 @@ def _floor(
         return np.zeros(len(chosen))
     least = np.min([part.min(axis=0) for part in chunks(points)], axis=0)
     return np.where(chosen & (least > 0), least, 0.0)
+
+
+def _bends(
+    X: Packed, allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return which columns are to be bent, their centres and their units, (n_bent,) each."""
+    heavy = allowed & _are_heavy(_standardised_by_set(X)) if allowed.any() else allowed
+    found = {j: _choose_bend(X.points[:, j]) for j in np.flatnonzero(heavy)}
+    found = {j: bend for j, bend in found.items() if bend is not None}
+    centre, unit = np.array([*found.values()]).reshape(-1, 2).T
+    return np.array([*found], dtype=int), centre, unit
 
 
 def _choose_bend(x: NDArray[np.float64]) -> tuple[float, float] | None:
