@@ -91,7 +91,7 @@ _COUNTS = 0.01  # weight of a member from which on it takes part in the mixture
 _ROWS = 500  # validation rows evaluated at a time
 _SEEN = 2000  # points, at most, whose tails are looked at
 _SEEN_SETS = 100  # sets, at most, that they are taken from
-_HEAVY = 1.3  # a column's sd is, at least, over that of a normal one with its quartiles
+_HEAVY = 1.3  # from which on sd / (sd of a normal distribution with these quartiles) is heavy
 _STRAIGHTER = 0.01  # how much a bent column must gain in correlation with normal quantiles
 _LEAST_UNIT = 1e-100  # of a column's largest value
 _LARGEST_LOG = math.log(np.finfo(np.float64).max)
@@ -201,7 +201,7 @@ class FeatureMap:
 
     Heavy tails leave everything else within a small part of a standard deviation. Columns ``bent``
     are therefore given a second time, as asinh((x - centre) / unit), and those with a ``floor``,
-    the least value seen, only as their logarithm: positive ones, which others become the floor.
+    the least value seen, only as their logarithm; zero and less are read as the floor.
     """
 
     mean: NDArray[np.float64]

@@ -565,12 +565,11 @@ class NLEEstimator(BaseDensityEstimator):
             )
         maps, (low, high) = self._maps.X, self._seen[0]
         if not maps.possible(packed.points).all():
-            features = np.flatnonzero((packed.points[:, maps.logged] <= 0).any(axis=0))
+            features = np.flatnonzero(maps.logged & (packed.points <= 0).any(axis=0)).tolist()
             warnings.warn(
-                f"X_obs is impossible: features {np.flatnonzero(maps.logged)[features].tolist()} "
-                "were positive in all of training and are learnt as their logarithm. What is not "
-                "positive is read as the least training value. If it can be, train on such "
-                "simulations.",
+                f"X_obs is impossible: features {features} were positive in all of training and "
+                "are learnt as their logarithm. What is not positive is read as the least training "
+                "value. If it can be, train on such simulations.",
                 stacklevel=3,
             )
             return
