@@ -25,7 +25,6 @@ from skbi._data import Packed, axes_of, chunks, to_tensor
 from skbi.base import (
     BaseDensityEstimator,
     Ensemble,
-    Maps,
     Member,
     Pairs,
     blocks,
@@ -35,6 +34,7 @@ from skbi.base import (
     mixture_density,
 )
 from skbi.flows import CouplingFlow
+from skbi.maps import Maps
 from skbi.networks import MLP
 from skbi.priors import Prior, RandomState, as_generator, from_normal, to_normal
 from skbi.training import History, one_thread

@@ -22,7 +22,6 @@ from skbi._data import Batch, Packed, to_tensor
 from skbi.base import (
     BaseDensityEstimator,
     Ensemble,
-    Maps,
     Member,
     Pairs,
     blocks,
@@ -35,6 +34,7 @@ from skbi.base import (
     regress,
 )
 from skbi.flows import CouplingFlow
+from skbi.maps import Maps
 from skbi.networks import DeepSet, Sets, hard_clip, soft_clip
 from skbi.priors import Prior, RandomState, as_generator
 from skbi.training import History, each_in_one_thread, seeded
