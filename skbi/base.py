@@ -73,7 +73,7 @@ _VERSION = version("skbi")
 _REMEMBERED = 2000  # training observations that others are compared with, and as many held out
 _NEAREST = 5
 _COMPONENTS = 64  # of their summaries
-_NARROWEST = 1e-2  # sd of y, added to that of a regression's residuals
+_NARROWEST = 1e-2  # sd of y, added to that of a regression's errors
 _PAIRS = 10_000  # to which alpha refers
 _EM_STEPS = 100
 _COUNTS = 0.01  # weight of a member from which on it takes part in the mixture
@@ -733,14 +733,17 @@ def regress(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Ridge regression of y (n, k) on x (n, c): slopes (c, k), intercept (k,), and a matrix.
 
-    The matrix, upper triangular, makes residuals uncorrelated with variance one.
+    The matrix, upper triangular, makes errors at new x uncorrelated with variance one. They are
+    larger than residuals, most of all where n is not much larger than c: those at x left out of
+    the fit, residual / (1 - leverage), tell.
     """
     ridge = RidgeCV(alphas=np.logspace(-3, 5, 9)).fit(x, y)
     slopes, intercept = ridge.coef_.reshape(y.shape[1], -1).T, np.reshape(ridge.intercept_, -1)
-    power = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
-    freedom = max(1.0, len(x) - 1 - (power / (power + ridge.alpha_)).sum())
-    spread = LedoitWolf(assume_centered=True).fit(y - x @ slopes - intercept)
-    covariance = spread.covariance_ * len(x) / freedom + _NARROWEST**2 * np.eye(y.shape[1])
+    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    leverage = 1 / len(x) + u**2 @ (s**2 / (s**2 + ridge.alpha_))
+    errors = (y - x @ slopes - intercept) / (1 - leverage)[:, None]
+    covariance = LedoitWolf(assume_centered=True).fit(errors).covariance_
+    covariance += _NARROWEST**2 * np.eye(y.shape[1])
     return slopes, intercept, np.linalg.inv(np.linalg.cholesky(covariance)).T
 
 

@@ -59,6 +59,18 @@ def test_regression_finds_the_line_and_whitens_its_residuals():
     np.testing.assert_allclose(covariance, np.eye(2), atol=0.02)
 
 
+@pytest.mark.parametrize("n_features", [3, 80, 150, 400])
+def test_regression_knows_its_errors_at_new_points(n_features):
+    rng, variances = np.random.default_rng(0), []
+    for _ in range(20):
+        x, slopes = rng.normal(size=(1200, n_features)), rng.normal(size=(n_features, 2))
+        y = x @ slopes + rng.normal(size=(1200, 2))
+        found, intercept, root = regress(x[:200], y[:200])
+        errors = (y - x @ found - intercept) @ root
+        variances.append(errors[200:].var(axis=0))
+    np.testing.assert_allclose(np.mean(variances, axis=0), 1, atol=0.15)
+
+
 def test_one_parameter_always_gets_splines():
     assert isinstance(make_flow("realnvp", 1, 3), NeuralSplineFlow)
     assert isinstance(make_flow("realnvp", 2, 3), RealNVP)
