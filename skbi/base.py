@@ -376,7 +376,7 @@ class BaseDensityEstimator(BaseEstimator, ABC):
             if i < len(started):
                 members[i].load_state_dict(started[i].state_dict())
                 members[i].log_weight.zero_()
-        self._begin(members[len(started) :], data, maps)
+        self._begin(members[len(started) :], data, maps, rng)
         return members, self._train(members, data, maps, rng)
 
     def _count_members(self, data: Pairs) -> int:
@@ -393,7 +393,9 @@ class BaseDensityEstimator(BaseEstimator, ABC):
         """
         return True
 
-    def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
+    def _begin(
+        self, members: list[Member], data: Pairs, maps: Maps, rng: np.random.Generator
+    ) -> None:
         """Choose where the training of new members starts, if not from what they are built with."""
 
     def _train(

@@ -96,10 +96,11 @@ class MLP(nn.Module):
 class DeepSet(nn.Module):
     """A permutation-invariant summary of sets of any size.
 
-    Every set is standardised by its own mean and standard deviation, which start the context
-    together with the logarithm of the set's size. Each round then moves and scales the points by
-    the context, pools phi(point, context) by its mean, and adds Phi(pooled, context) to the
-    context, as a Newton step would.
+    Every set is standardised by its own mean and standard deviation. The context starts linear in
+    both (in the mean and its asinh, and in the logarithm of the other) and in the logarithm of the
+    set's size. Each round then moves and scales the points by the context, pools
+    phi(point, context) by its mean, and adds Phi(pooled, context) to the context, as a Newton step
+    would.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ class DeepSet(nn.Module):
         n_rounds: int = 3,
     ) -> None:
         super().__init__()
-        self.start = nn.Linear(2 * n_features + 2, n_out)
+        self.start = nn.Linear(3 * n_features + 2, n_out)
         self.rounds = nn.ModuleList(
             Round(n_features, n_out, hidden_layer_sizes) for _ in range(n_rounds)
         )
@@ -142,6 +143,16 @@ class DeepSet(nn.Module):
         layers = [[step.inject, step.phi, step.Phi.hidden, step.Phi.last] for step in self.rounds]
         named = nn.ModuleList(chain(*layers)).named_parameters()
         return [weights for name, weights in named if name.endswith("weight")]
+
+    def moments(self, points: Tensor, sizes: Tensor, totals: Tensor | None = None) -> Tensor:
+        """Return what the context starts from, linearly, (n, 3 n_features + 2)."""
+        return _standardise(Sets(sizes), points, sizes if totals is None else totals)[1]
+
+    @torch.no_grad()
+    def begin(self, slopes: Tensor, intercept: Tensor) -> None:
+        """Start the context's first k numbers at moments @ slopes (., k) + intercept (k,)."""
+        k = len(intercept)
+        self.start.weight[:k], self.start.bias[:k] = slopes.mT, intercept
 
     def forward(self, points: Tensor, sizes: Tensor, totals: Tensor | None = None) -> Tensor:
         """Summarise packed sets.
@@ -160,16 +171,22 @@ class DeepSet(nn.Module):
         Tensor, shape (n, n_out)
         """
         sets = Sets(sizes)
-        x = sets.split(points)
-        mean = sets.mean(x)
-        x = x - sets.spread(mean)
-        scale = (sets.mean(x.square()) + 1e-8).sqrt()
-        x = x / sets.spread(scale)
-        n_points = torch.stack([sizes, sizes if totals is None else totals], dim=-1).to(points)
-        context = self.start(torch.cat([mean.asinh(), scale.log(), n_points.log()], dim=-1))
+        x, moments = _standardise(sets, points, sizes if totals is None else totals)
+        context = self.start(moments)
         for step in self.rounds:
             x, context = step(x, context, sets)
         return context
+
+
+def _standardise(sets: Sets, points: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardise each set by its own moments; return these too, in bounded or slow forms."""
+    x = sets.split(points)
+    mean = sets.mean(x)
+    x = x - sets.spread(mean)
+    scale = (sets.mean(x.square()) + 1e-8).sqrt()
+    n_points = torch.stack([sets.sizes, totals], dim=-1).to(points)
+    moments = [hard_clip(mean), mean.asinh(), scale.log(), n_points.log()]
+    return x / sets.spread(scale), torch.cat(moments, dim=-1)
 
 
 class Round(nn.Module):

@@ -43,6 +43,8 @@ __all__ = ["NPEEstimator"]
 
 _REGRESSED = 10_000  # pairs, at most, that decide where training begins
 _FEW = 10  # and at least
+_LEAST_SPREAD = 1e-6  # of a moment over sets
+_SETS = 256  # sets read at a time to begin with
 _MANY = 5000  # from which on an ensemble of three does
 _LEAST_POINTS = 25  # of a set that is read in part
 _PARTS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
@@ -395,17 +397,61 @@ class NPEEstimator(BaseDensityEstimator):
         flow = make_flow(spec["flow"], spec["n_parameters"], width, **options)
         return AmortisedPosterior(summary, flow)
 
-    def _begin(self, members: list[Member], data: Pairs, maps: Maps) -> None:
+    def _begin(
+        self, members: list[Member], data: Pairs, maps: Maps, rng: np.random.Generator
+    ) -> None:
+        """Start at a linear regression, for sets on their moments, unless a module is given."""
         rows = data.learnt[:_REGRESSED]
-        if not members or members[0].summary is not None or len(rows) < _FEW:
+        if not members or isinstance(self.summary, nn.Module) or len(rows) < _FEW:
             return
-        first = members[0]
         z, _ = maps.theta.forward(data.theta[rows])
+        first = members[0]
+        if first.summary is not None:
+            self._begin_sets(members, rows, z, data, maps, rng)
+            return
         context = first.embed(maps.batch(data.X.take(rows), first.log_weight))
         first.flow.begin(*regress(context.cpu().double().numpy(), z))
         for member in members[1:]:
             member.flow.mix.data.copy_(first.flow.mix)
             member.flow.start.load_state_dict(first.flow.start.state_dict())
+
+    @torch.no_grad()
+    def _begin_sets(
+        self,
+        members: list[Member],
+        rows: NDArray[np.int64],
+        z: NDArray[np.float64],
+        data: Pairs,
+        maps: Maps,
+        rng: np.random.Generator,
+    ) -> None:
+        """Begin contexts with what a regression on moments predicts, and flows with those numbers.
+
+        With all of a context the flow would hang on what training is about to change: 12 epochs of
+        the double moon ended at -4.3 instead of -8.1.
+        """
+        indexer = maps.indexer(data.X, members[0].log_weight, rng)
+        part = self._parts(data.X)[0][1]
+        some = torch.as_tensor(rows, device=self.device).split(_SETS)
+
+        def of_sets(network: Callable[..., Tensor]) -> NDArray[np.float64]:
+            parts = (indexer.take(few, part) for few in some)
+            each = [network(batch.points, batch.sizes, batch.totals) for batch in parts]
+            return torch.cat(each).cpu().double().numpy()
+
+        moments = of_sets(members[0].summary.moments)
+        mean, scale = moments.mean(axis=0), moments.std(axis=0) + _LEAST_SPREAD
+        k = min(z.shape[1], self.n_summary_features)
+        slopes, intercept, _ = regress((moments - mean) / scale, z[:, :k])
+        slopes = slopes / scale[:, None]
+        for member in members:
+            like = member.log_weight
+            prediction = slopes, intercept - mean @ slopes
+            member.summary.begin(*(to_tensor(a, like) for a in prediction))
+            context = of_sets(member.summary)
+            weights, *rest = regress(context[:, :k], z)
+            others = context.shape[1] - k
+            member.flow.begin(np.pad(weights, ((0, others), (0, 0))), *rest)
 
     def _train(
         self, members: list[Member], data: Pairs, maps: Maps, rng: np.random.Generator

@@ -67,6 +67,14 @@ def test_gradients_are_those_of_finite_differences(sizes):
     assert torch.autograd.gradcheck(lambda x: net(x, sizes), points)
 
 
+def test_the_context_begins_as_it_is_told():
+    net, points, sizes = deepset(), points_of([3, 4], 2, 0), torch.tensor([3, 4])
+    slopes, intercept = torch.randn(8, 2).double(), torch.randn(2).double()
+    net.begin(slopes, intercept)
+    moments = net.moments(points, sizes)
+    torch.testing.assert_close(net.start(moments)[:, :2], moments @ slopes + intercept)
+
+
 def test_a_gated_layer_is_its_formula():
     layer, x = Gated(3, 2), torch.randn(4, 3)
     (w, v), (a, b) = layer.linear.weight.split(2), layer.linear.bias.split(2)

@@ -206,6 +206,21 @@ def test_permuting_the_points_of_a_set_changes_nothing(on_sets, seed):
     np.testing.assert_allclose(npe.log_prob(theta, shuffled), npe.log_prob(theta, X), atol=1e-5)
 
 
+@pytest.mark.parametrize("n_summary_features", [32, 1])
+def test_sets_start_at_a_regression_on_their_moments(n_summary_features):
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(2000, 2))
+    X = theta[:, None] + rng.normal(size=(2000, 10, 2))
+    prior = JointPrior({"a": stats.norm(), "b": stats.norm()})
+    options = {"n_summary_features": n_summary_features, "random_state": 0}
+    npe = NPEEstimator(prior=prior, max_iter=1, learning_rate_init=1e-12, **options)
+    log_q = npe.fit(theta[:1000], X[:1000]).log_prob(theta[1000:], X[1000:])
+    exact = stats.norm(X.sum(axis=1) / 11, 11**-0.5).logpdf(theta)[1000:]
+    unknown = stats.norm.logpdf(theta[1000:, n_summary_features:])
+    known = exact[:, :n_summary_features].sum(axis=1) + unknown.sum(axis=1)
+    assert (known - log_q).mean() < 0.1
+
+
 def test_a_larger_set_narrows_the_posterior():
     """With theta the mean of the points, the posterior sd is 1 / sqrt(1 + S), whatever S."""
     prior = JointPrior({"mu": stats.norm()})
