@@ -149,7 +149,7 @@ class SbiNLE:
 
 METHODS = {
     "skbi": Skbi,
-    "skbi, quick": partial(Skbi, max_iter=12, n_estimators=1),
+    "skbi, quick": partial(Skbi, max_iter=10),
     "skbi RealNVP": partial(Skbi, flow="realnvp"),
     "skbi NLE": SkbiNLE,
     "sbi NSF": Sbi,
