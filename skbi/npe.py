@@ -43,8 +43,8 @@ __all__ = ["NPEEstimator"]
 
 _REGRESSED = 10_000  # pairs, at most, that decide where training begins
 _FEW = 10  # and at least
-_LEAST_SPREAD = 1e-6  # of a moment over sets
-_SETS = 256  # sets read at a time to begin with
+_SETS = 256  # sets read at a time for that
+_LEAST_SPREAD = 1e-6  # added to the sd of a moment over sets
 _MANY = 5000  # from which on an ensemble of three does
 _LEAST_POINTS = 25  # of a set that is read in part
 _PARTS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
