@@ -2,46 +2,49 @@
 
 pip install -c tests/constraints.txt -e ".[distributed]" && python examples/distributed_dask.py
 
-Nothing in the four calls knows of the cluster, and each gives the same numbers without one. Takes
-about two minutes. For a real cluster replace LocalCluster:
+None of the four calls mentions the cluster, and each gives the same numbers without one. The
+example takes about two minutes. For a real cluster replace LocalCluster:
 
     Client("tcp://scheduler:8786")              # a scheduler that runs already
     Client(dask_jobqueue.SLURMCluster(...))     # workers as batch jobs, after cluster.scale(100)
 
-skbi and the simulator's packages must be installed where workers run. On Ray, which was not tried:
-``ray.util.joblib.register_ray()``, then ``parallel_config("ray")``; its backend hands results over
-in rounds of four tasks a worker, so that a round waits for its slowest.
+skbi and the packages of the simulator must be installed where the workers run. Ray was not tried:
+``ray.util.joblib.register_ray()``, then ``parallel_config("ray")``. Its backend returns results in
+rounds of four tasks a worker, so that each round waits for its slowest task.
 
 What 100,000,000 simulations need
 ---------------------------------
-Measured on two busy cores (examples/benchmarks/dask_overhead.py, simulation_overhead.py):
-skbi adds c = 40 us to a simulation, 20 us of it for a random generator of its own; joblib and Dask
-take 6 to 10 ms of this process for a task; results reach it at 90 to 110 MB/s, and a complete store
-(chunks, then X.npy in order, then two checksums) at 50 MB/s.
+These figures were measured on two busy cores, by examples/benchmarks/dask_overhead.py and
+simulation_overhead.py. skbi adds c = 40 us to a simulation, of which 20 us make a random generator
+of its own. joblib and Dask take 6 to 10 ms of this process for a task. Results reach this process
+at 90 to 110 MB/s, and a complete store at 50 MB/s (chunks, then X.npy in order, then two
+checksums).
 
-*Workers.* A simulator of s seconds takes 1e8 (s + c) core seconds: for 1 ms, 29 core hours, of
-which skbi's are 4 %; for 1 s, 1,160 core days. A thousand workers need 104 s and 28 h.
+*Workers.* A simulator of s seconds takes 1e8 (s + c) core seconds. For 1 ms that is 29 core hours,
+of which skbi takes 4 %; for 1 s it is 1,160 core days. A thousand workers need 104 s and 28 h.
 
-*Tasks.* One of 10 ms each can be handed out a hundred times a second. simulate therefore gives a
-task 0.5 s, and n_jobs / 100 s beyond 50 workers: with a thousand workers 10 s, or 10,000
-simulations of 1 ms, so 10,000 tasks of which the last are shorter.
+*Tasks.* A hundred tasks of 10 ms each can be handed out in a second. simulate therefore plans 0.5 s
+for a task, and n_jobs / 100 s beyond 50 workers. With a thousand workers a task has 10 s, or 10,000
+simulations of 1 ms; that makes 10,000 tasks, of which the last are shorter.
 
-*Bandwidth.* Every result passes through this process. At b bytes a simulation, w workers send
-w b / s bytes a second: 12 numbers (96 bytes) from 1 ms keep a store busy, at 50 MB/s, with 520
-workers; sets of 200 points (3.2 kB) with 16. More workers only wait. A simulator of 1 s allows a
-thousand times as many. float32 results, which stay so, halve it. Beyond that give each of several
-runs a seed, a store and a process of its own, and concatenate.
+*Bandwidth.* Every result passes through this process. At b bytes a simulation, w workers send w b /
+s bytes a second. With 1 ms a simulation, a store at 50 MB/s is busy with 520 workers if a result is
+12 numbers (96 bytes), and with 16 workers if it is a set of 200 points (3.2 kB). More workers only
+wait. A simulator of 1 s allows a thousand times as many. A simulator that returns float32, which
+stays float32, halves the bytes. Beyond that, start several runs, each with a seed, a store and a
+process of its own, and concatenate their results.
 
-*Storage.* 1e8 b bytes, and as much again while a store is put in order: 9.6 GB and 19 GB for 12
-numbers (3.2 minutes at 50 MB/s), 320 GB and 640 GB for the sets. Theta, with p
-parameters, is drawn as one array of 0.8 p GB in this process. Training reads X from the file, so
-that it needs no such memory: see examples/benchmarks/out_of_core.py.
+*Storage.* A store takes 1e8 b bytes, and as much again while it is put in order: 9.6 GB and 19 GB
+for 12 numbers (3.2 minutes at 50 MB/s), 320 GB and 640 GB for the sets. Theta, with p parameters,
+is drawn as one array of 0.8 p GB in this process. Training reads X from the file and needs no such
+memory: see examples/benchmarks/out_of_core.py.
 
-*Time to the first result.* A worker imports skbi, with torch, in two to five seconds, once.
+*Time to the first result.* A worker imports skbi, and with it torch, in two to five seconds, once.
 
-*Deaths.* Tasks of a worker that dies are done again by others: at most n_jobs / 100 s of work each.
-A simulation that ends every worker it meets must not be sent to Dask: it gives up after four, and
-joblib is not told, so the run waits. Find it with joblib's default backend, which names it.
+*Workers that die.* Other workers repeat the tasks of a worker that dies: at most n_jobs / 100 s of
+work each. Do not send Dask a simulation that ends every worker that runs it. Dask gives up after
+four workers without telling joblib, so that the run waits for ever. Find such a simulation with
+joblib's default backend, which names it.
 """
 
 import time
@@ -58,7 +61,7 @@ PRIOR = JointPrior({"growth": stats.uniform(0.5, 1.5), "capacity": stats.uniform
 
 
 def colony(theta, rng):
-    """Weigh a colony that grows by births and deaths at random, 12 times; about 1 ms."""
+    """Simulate a colony with random births and deaths, seen 12 times; takes about 1 ms."""
     growth, capacity = theta
     n, counts = 10, []
     for _ in range(120):
@@ -69,7 +72,7 @@ def colony(theta, rng):
 
 
 def timed(name, call):
-    """Do it and print how long it took."""
+    """Return the result of a call, and print how long it took."""
     began = time.perf_counter()
     result = call()
     print(f"{name}: {time.perf_counter() - began:.1f} s", flush=True)
@@ -77,7 +80,7 @@ def timed(name, call):
 
 
 def main():
-    """Do all four on two workers, each result the same as without a cluster."""
+    """Make all four calls on two workers."""
     with (
         LocalCluster(n_workers=2, threads_per_worker=1) as cluster,
         Client(cluster),

@@ -1,8 +1,8 @@
 """Learn the likelihood of double moon events; infer the parameters behind 500 observed ones.
 
-An event is one point on one of two noisy arcs. Its parameters: which arc (d, 0 or 1), the noise
-sigma, and the vertical dilation t. Takes about two minutes on two cores and writes four pictures
-next to this file:
+An event is one point on one of two noisy arcs. It has three parameters: which arc it lies on (d, 0
+or 1), the standard deviation sigma of the noise, and the vertical dilation t. The example takes
+about two minutes on two cores and writes four pictures to the folder `pictures` beside this file:
 
     pip install -c tests/constraints.txt -e ".[plot]" && python examples/double_moon_nle.py
 """
@@ -23,7 +23,7 @@ STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
 
 
 def main():
-    """Simulate, fit, infer, draw."""
+    """Simulate, fit, infer and draw the pictures."""
     prior, rng = DoubleMoonSimulator.prior("event"), np.random.default_rng(0)
     theta = prior.sample(50_000, random_state=rng)
     X = events(theta, seed=0)
@@ -33,7 +33,8 @@ def main():
     nle = NLEEstimator(prior=prior, random_state=0, verbose=1).fit(theta, X)
     loss, scores = nle.loss_curve_, nle.validation_scores_
 
-    # Errors add up over 500 events: learn more where the posterior is, keeping the old events
+    # Errors of the likelihood add up over 500 events. More events from where the posterior is
+    # make it more accurate there; the old ones keep it right elsewhere.
     first = nle.sample_posterior(X_obs[None], sampler="nuts")[0]
     more = region(first, 50_000, rng)
     nle.set_params(warm_start=True, learning_rate_init=1e-3, max_iter=8)
@@ -58,7 +59,7 @@ def main():
 
 
 def draw_prior(theta):
-    """Draw histograms of the prior's draws."""
+    """Draw histograms of draws from the prior."""
     figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained")
     bins = [[-0.25, 0.25, 0.75, 1.25], 60, 60]
     for ax, label, column, edges in zip(axes, LABELS, theta.T, bins, strict=True):
@@ -85,7 +86,7 @@ def draw_generated(nle, theta, n=1000):
 
 
 def draw_posterior(samples, exact, truth):
-    """Draw the learnt posterior of sigma and t over the exact one, the truth marked."""
+    """Draw the learnt posterior of sigma and t over the exact one, with the truth marked."""
     draws = {"exact": exact, "learnt": samples}
     labels = {f"{name}, P(d = 1) = {rows[:, 0].mean():.3f}": rows for name, rows in draws.items()}
     return PosteriorDisplay.from_predictions(

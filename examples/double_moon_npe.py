@@ -1,10 +1,12 @@
 """Learn the posterior of the double moon from 10,000 simulations, and see whether to trust it.
 
-A set of 200 points lies on two noisy arcs. Its parameters: the fraction d of points on the upper
-arc, the noise sigma, and the vertical dilation t. Takes about three minutes on two cores and writes
-five pictures next to this file:
+A set of 200 points lies on two noisy arcs. It has three parameters: the fraction d of points on the
+upper arc, the standard deviation sigma of the noise, and the vertical dilation t. The example takes
+about three minutes on two cores and writes five pictures to the folder `pictures` beside this file:
 
     pip install -c tests/constraints.txt -e ".[plot]" && python examples/double_moon_npe.py
+
+docs/trust.md says how to read the pictures.
 """
 
 from pathlib import Path
@@ -29,7 +31,7 @@ STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, 
 
 
 def main():
-    """Simulate, fit, score, draw."""
+    """Simulate, fit, score and draw the pictures."""
     prior, simulator = DoubleMoonSimulator.prior(), DoubleMoonSimulator(n_points=200)
     theta, X = simulate(prior, simulator, 10_000, random_state=0)
     theta_test, X_test = simulate(prior, simulator, 2000, random_state=1)
@@ -67,7 +69,7 @@ def draw_data(theta, X):
 
 
 def draw_posteriors(npe, theta, X):
-    """Draw three data sets above their posteriors, the truth marked."""
+    """Draw three data sets above their posteriors, with the truth marked."""
     samples = npe.sample_posterior(X, n_samples=20_000)
     figure = plt.figure(figsize=(13, 7))
     tops, bottoms = figure.subfigures(2, 3, height_ratios=[1, 2.6])

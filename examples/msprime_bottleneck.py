@@ -1,10 +1,13 @@
 """How large was a population, and when did it shrink? NPE with msprime, a coalescent simulator.
 
-A population of size N0 today had size N1 before some time T (generations ago). Ten diploid genomes
-of one megabase are seen through their site frequency spectrum: of how many sites do 1, 2 ... 19 of
-the 20 copies carry the new variant. The mutation rate is known to within a factor of about 1.3: it
-is drawn and left out of theta, so that posteriors are marginal over it. A simulation takes from 10
-ms to 1 s. Takes about three minutes on two cores and writes three pictures next to this file:
+A population of size N0 today had size N1 before some time T (in generations). We observe ten
+diploid genomes of one megabase through their site frequency spectrum: the number of sites at which
+1, 2 ... 19 of the 20 copies carry the new variant. The mutation rate is known to within a factor of
+about 1.3. It is a nuisance parameter: it is drawn and left out of theta, so that the posteriors are
+marginal over it.
+
+One simulation takes from 10 ms to 1 s. The example takes about three minutes on two cores and
+writes three pictures to the folder `pictures` beside this file:
 
 pip install -c tests/constraints.txt -e ".[plot,examples]" && python examples/msprime_bottleneck.py
 
@@ -61,7 +64,7 @@ def spectrum(theta, rng):
 
 
 def main():
-    """Simulate, fit, score, draw."""
+    """Simulate, fit, score and draw the pictures."""
     options = {"n_jobs": 2, "nuisance": ["log10 mutation rate"], "verbose": 1}
     theta, X = simulate(PRIOR, spectrum, 5000, random_state=0, **options)
     truth, X_test = simulate(PRIOR, spectrum, 500, random_state=1, **options)
@@ -75,7 +78,7 @@ def main():
 
 
 def draw(npe, truth, X_test):
-    """Draw the loss, the coverage, and the posterior of the population that shrank most."""
+    """Draw the loss, the coverage and the posterior of the population that shrank most."""
     PICTURES.mkdir(exist_ok=True)
     shrunk = (truth[:, 1] - truth[:, 0]).argmax()
     samples = npe.sample_posterior(X_test[shrunk], 20_000, random_state=2)

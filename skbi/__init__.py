@@ -1,4 +1,8 @@
-"""skbi: simulation-based inference with the scikit-learn API."""
+"""skbi: simulation-based inference with the scikit-learn API.
+
+The folders are the way of the data: priors, simulation, preprocessing, networks, flows, training,
+estimators, samplers, calibration, plotting.
+"""
 
 from skbi.calibration import (
     c2st_score,
@@ -12,15 +16,14 @@ from skbi.calibration import (
     tarp_curve,
     uniformity_test,
 )
-from skbi.nle import NLEEstimator
-from skbi.npe import NPEEstimator
+from skbi.estimators import NLEEstimator, NPEEstimator, Typicality, sequential
 from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
+from skbi.preprocessing import FeatureMap, Maps, ParameterMap
 from skbi.priors import JointPrior, Prior
-from skbi.rounds import sequential
-from skbi.simulation import simulate
-from skbi.simulators import DoubleMoonSimulator, FunctionSimulator
+from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate
 
 __all__ = [
+    "TRUSTED_TYPES",
     "CoverageDisplay",
     "DoubleMoonSimulator",
     "FunctionSimulator",
@@ -46,3 +49,17 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+TRUSTED_TYPES = [
+    f"{kind.__module__}.{kind.__qualname__}"
+    for kind in (
+        FeatureMap,
+        JointPrior,
+        Maps,
+        NLEEstimator,
+        NPEEstimator,
+        ParameterMap,
+        Typicality,
+    )
+]
+"""What ``skops.io.load(path, trusted=skbi.TRUSTED_TYPES)`` must trust in a file of an estimator."""

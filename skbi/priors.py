@@ -1,4 +1,4 @@
-"""Priors: independent named marginals, and the map that gives them unbounded Gaussian coordinates.
+"""Priors, and the map from parameters to Gaussian coordinates that have no bounds.
 
 p(theta) = prod_j p_j(theta_j),   z_j = Phi^-1(F_j(theta_j)) ~ N(0, 1).
 """
@@ -13,43 +13,67 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-__all__ = ["JointPrior", "Prior", "RandomState", "as_generator"]
+from skbi.randomness import RandomState, as_generator
 
-_FAR = 37.0  # up to which Phi(-z) is a positive float64
-_NEAR = 8.0  # up to which Phi(z) is below 1
+__all__ = ["JointPrior", "Prior", "from_normal", "off_bounds", "to_normal"]
 
-RandomState = int | np.random.Generator | np.random.RandomState | np.random.SeedSequence | None
-
-
-def as_generator(random_state: RandomState) -> np.random.Generator:
-    """Return the generator that ``random_state`` stands for; numpy's global one is never used.
-
-    Parameters
-    ----------
-    random_state : int, SeedSequence, Generator, RandomState or None
-        None is fresh entropy from the operating system. A generator is used (and advanced) itself.
-
-    Returns
-    -------
-    numpy.random.Generator
-
-    Examples
-    --------
-    >>> int(as_generator(0).integers(100))
-    85
-    """
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**31, size=4))
-    return np.random.default_rng(random_state)
+_MAX_Z = 37.0  # Phi(-z) is a positive float64 up to here
+_MAX_Z_FROM_CDF = 8.0  # Phi(z) is a float64 below 1 up to here
 
 
 @runtime_checkable
 class Prior(Protocol):
-    """What skbi asks of a prior; write a class with these to use a dependent (hierarchical) one.
+    """What skbi asks of a prior.
 
-    ``cdf`` and ``ppf`` are inverse maps between theta (n, p) and the unit cube (n, p) under which
-    the prior is uniform. For dependent parameters that is the Rosenblatt map: column j of ``cdf``
-    is the conditional distribution function of theta_j given theta_1 .. theta_{j-1}.
+    `JointPrior` has these attributes and methods. For dependent parameters, such as those of a
+    hierarchical model, write a class of your own that has them.
+
+    ``cdf`` maps theta (n, p) to the unit cube (n, p), where the prior is uniform, and ``ppf`` is
+    its inverse. For dependent parameters this is the Rosenblatt map [1]_: column j of ``cdf`` is
+    the conditional distribution function of theta_j given theta_1, ..., theta_{j-1}.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The parameters' names, in the order of theta's columns.
+    discrete : ndarray of bool, shape (p,)
+        Which parameters are discrete.
+    support : ndarray, shape (p, 2)
+        Lower and upper bound of each parameter.
+
+    References
+    ----------
+    .. [1] Rosenblatt, "Remarks on a Multivariate Transformation" (1952),
+       https://doi.org/10.1214/aoms/1177729394
+
+    Examples
+    --------
+    A hierarchical prior: scale ~ Exponential(1), and value ~ N(0, scale^2) given the scale.
+
+    >>> import numpy as np
+    >>> from scipy import stats
+    >>> class Hierarchical:
+    ...     names = ("scale", "value")
+    ...     discrete = np.array([False, False])
+    ...     support = np.array([[0, np.inf], [-np.inf, np.inf]])
+    ...
+    ...     def sample(self, n, random_state=None):
+    ...         return self.ppf(np.random.default_rng(random_state).random((n, 2)))
+    ...
+    ...     def log_prob(self, theta):
+    ...         scale, value = np.asarray(theta).T
+    ...         positive = np.where(scale > 0, scale, 1)
+    ...         return stats.expon.logpdf(scale) + stats.norm.logpdf(value, scale=positive)
+    ...
+    ...     def cdf(self, theta):
+    ...         scale, value = np.asarray(theta).T
+    ...         return np.column_stack([stats.expon.cdf(scale), stats.norm.cdf(value, scale=scale)])
+    ...
+    ...     def ppf(self, u):
+    ...         scale = stats.expon.ppf(u[:, 0])
+    ...         return np.column_stack([scale, stats.norm.ppf(u[:, 1], scale=scale)])
+    >>> isinstance(Hierarchical(), Prior)
+    True
     """
 
     names: tuple[str, ...]
@@ -60,27 +84,28 @@ class Prior(Protocol):
         """Draw theta (n, p)."""
 
     def log_prob(self, theta: ArrayLike) -> NDArray[np.float64]:
-        """Log density (n,), -inf outside the support."""
+        """Return the log density (n,) of theta (n, p), which is -inf outside the support."""
 
     def cdf(self, theta: ArrayLike) -> NDArray[np.float64]:
         """Map theta (n, p) to the unit cube (n, p)."""
 
     def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
-        """Map the unit cube (n, p) to theta (n, p)."""
+        """Map points u (n, p) of the unit cube to theta (n, p)."""
 
 
 class JointPrior:
-    """A prior of independent, named marginals from scipy.stats.
+    """A prior of independent parameters, each with a name and a distribution of scipy.stats.
 
     Parameters
     ----------
     marginals : mapping of str to frozen scipy.stats distribution
-        Continuous or discrete, in the order of theta's columns.
+        The distribution of each parameter by its name, in the order of theta's columns.
+        Distributions may be continuous or discrete.
 
     Attributes
     ----------
     names : tuple of str
-        The parameters' names.
+        The parameters' names, in the order of theta's columns.
     discrete : ndarray of bool, shape (p,)
         Which parameters are discrete.
     support : ndarray, shape (p, 2)
@@ -90,6 +115,8 @@ class JointPrior:
     ------
     TypeError
         If a marginal is not a frozen scipy.stats distribution.
+    ValueError
+        If the parameters of a marginal are invalid, or if they are arrays.
 
     Examples
     --------
@@ -106,30 +133,35 @@ class JointPrior:
         self.names = tuple(self.marginals)
         self.discrete = np.array([hasattr(m, "pmf") for m in self.marginals.values()])
         self.support = np.array([m.support() for m in self.marginals.values()], dtype=float)
-        self._closed = [_closed_form(m) for m in self.marginals.values()]
+        self._closed_forms = [_closed_form(m) for m in self.marginals.values()]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Name the marginals of scipy.stats, so that a file of them holds names and numbers."""
-        return {"marginals": {name: _as_plain(m) for name, m in self.marginals.items()}}
+        """Return each marginal as a name and numbers, so that files name no classes of scipy."""
+        return {"marginals": {name: _serialise(m) for name, m in self.marginals.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        JointPrior.__init__(self, {name: _from_plain(m) for name, m in state["marginals"].items()})
+        JointPrior.__init__(self, {name: _deserialise(m) for name, m in state["marginals"].items()})
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}: {_describe(m)}" for name, m in self.marginals.items())
-        return f"JointPrior({inside})"
+        marginals = ", ".join(f"{name}: {_describe(m)}" for name, m in self.marginals.items())
+        return f"JointPrior({marginals})"
 
     def without(self, *names: str) -> JointPrior:
         """Return the prior of the other parameters.
 
         Parameters
         ----------
-        names : str
+        *names : str
             Parameters to leave out, such as the ``nuisance`` of `simulate`.
 
         Returns
         -------
         JointPrior
+
+        Raises
+        ------
+        ValueError
+            If this prior has no parameter of such a name.
 
         Examples
         --------
@@ -139,7 +171,10 @@ class JointPrior:
         """
         unknown = [name for name in names if name not in self.names]
         if unknown:
-            raise ValueError(f"This prior has parameters {self.names}; got {unknown}.")
+            raise ValueError(
+                f"The parameters to leave out must be among those of this prior, {self.names}; "
+                f"got {unknown}."
+            )
         return JointPrior({k: m for k, m in self.marginals.items() if k not in names})
 
     def sample(self, n: int, random_state: RandomState = None) -> NDArray[np.float64]:
@@ -149,7 +184,7 @@ class JointPrior:
         ----------
         n : int
             Number of draws.
-        random_state : int, Generator, RandomState or None
+        random_state : int, SeedSequence, Generator, RandomState or None, default=None
             The only source of randomness.
 
         Returns
@@ -161,7 +196,9 @@ class JointPrior:
         return np.column_stack(draws).astype(np.float64)
 
     def log_prob(self, theta: ArrayLike) -> NDArray[np.float64]:
-        """Log density (mass, for discrete parameters) of each row.
+        """Return the log density of each row of theta.
+
+        Discrete parameters enter with their probability mass.
 
         Parameters
         ----------
@@ -170,13 +207,13 @@ class JointPrior:
         Returns
         -------
         ndarray, shape (n,)
-            -inf outside the support.
+            It is -inf outside the support.
         """
         columns = zip(self.marginals.values(), self.discrete, self._columns(theta), strict=True)
         return np.sum([m.logpmf(x) if d else m.logpdf(x) for m, d, x in columns], axis=0)
 
     def cdf(self, theta: ArrayLike) -> NDArray[np.float64]:
-        """Distribution function of every parameter.
+        """Return the cumulative distribution function of each parameter.
 
         Parameters
         ----------
@@ -184,12 +221,12 @@ class JointPrior:
 
         Returns
         -------
-        ndarray, shape (n, p)
+        ndarray, shape (n, p), in [0, 1]
         """
-        return self._apply("cdf", theta)
+        return self._apply_to_columns("cdf", theta)
 
     def ppf(self, u: ArrayLike) -> NDArray[np.float64]:
-        """Quantile function: the map from the unit cube to theta.
+        """Return the quantiles of each parameter: the map from the unit cube to theta.
 
         Parameters
         ----------
@@ -199,10 +236,12 @@ class JointPrior:
         -------
         ndarray, shape (n, p)
         """
-        return self._apply("ppf", u)
+        return self._apply_to_columns("ppf", u)
 
     def to_normal(self, theta: ArrayLike) -> NDArray[np.float64]:
-        """Gaussian coordinates z = Phi^-1(F(theta)), precise in both tails.
+        """Map theta to its Gaussian coordinates z = Phi^-1(F(theta)).
+
+        The map is precise in both tails. Coordinates beyond +-37 are clipped to these values.
 
         Parameters
         ----------
@@ -212,13 +251,21 @@ class JointPrior:
         -------
         ndarray, shape (n, p)
             Discrete parameters, which have no such coordinate, stay as they are.
+
+        Examples
+        --------
+        >>> from scipy import stats
+        >>> JointPrior({"mu": stats.norm(5, 2)}).to_normal([[7.0], [9.0]])
+        array([[1.],
+               [2.]])
         """
-        lower, upper = self._apply("cdf", theta), self._apply("sf", theta)
-        z = _within(np.where(lower < 0.5, ndtri(lower), -ndtri(upper)))
-        return np.where(self.discrete, theta, z)
+        lower_tail = self._apply_to_columns("cdf", theta)
+        upper_tail = self._apply_to_columns("sf", theta)
+        z = np.where(lower_tail < 0.5, ndtri(lower_tail), -ndtri(upper_tail))
+        return np.where(self.discrete, theta, np.clip(z, -_MAX_Z, _MAX_Z))
 
     def from_normal(self, z: ArrayLike) -> NDArray[np.float64]:
-        """Theta from its Gaussian coordinates; the inverse of `to_normal`.
+        """Map Gaussian coordinates to theta. This is the inverse of `to_normal`.
 
         Parameters
         ----------
@@ -226,16 +273,26 @@ class JointPrior:
 
         Returns
         -------
-        ndarray, shape (n, p), strictly inside the support of continuous parameters
+        ndarray, shape (n, p)
+            Continuous parameters lie strictly inside their support, and discrete ones stay as
+            they are.
+
+        Examples
+        --------
+        >>> from scipy import stats
+        >>> JointPrior({"mu": stats.norm(5, 2)}).from_normal([[1.0], [2.0]])
+        array([[7.],
+               [9.]])
         """
         theta = np.array(z, dtype=np.float64)
-        columns = list(zip(self.marginals.values(), self._columns(z), strict=True))
+        marginals, columns = list(self.marginals.values()), self._columns(z)
         for j in np.flatnonzero(~self.discrete):
-            marginal, x = columns[j]
-            theta[:, j] = _quantiles(marginal, _within(x), *self._closed[j])
-        return _inside(theta, self.support, self.discrete)
+            z_j = np.clip(columns[j], -_MAX_Z, _MAX_Z)
+            theta[:, j] = _quantiles(marginals[j], z_j, *self._closed_forms[j])
+        return _clip_to_support(theta, self.support, self.discrete)
 
     def _columns(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Return the columns (p, n) of an array (n, p), one for each parameter."""
         values = np.asarray(values, dtype=np.float64)
         if values.ndim != 2 or values.shape[1] != len(self.names):
             raise ValueError(
@@ -244,49 +301,51 @@ class JointPrior:
             )
         return values.T
 
-    def _apply(self, method: str, values: ArrayLike) -> NDArray[np.float64]:
+    def _apply_to_columns(self, method: str, values: ArrayLike) -> NDArray[np.float64]:
+        """Call a method of each marginal with the column of its parameter."""
         columns = zip(self.marginals.values(), self._columns(values), strict=True)
         return np.column_stack([getattr(m, method)(x) for m, x in columns]).astype(np.float64)
 
 
-def _closed_form(marginal: Any) -> tuple[str, float, float]:
-    """Name a marginal whose quantiles are quick to write down, with two numbers that tell all."""
-    family = type(marginal.dist)
-    if family is type(stats.norm):
-        return "normal", marginal.mean(), marginal.std()
-    if family is type(stats.uniform):
-        return "uniform", *marginal.support()
-    return "", np.nan, np.nan
-
-
-def _quantiles(
-    marginal: Any, z: NDArray[np.float64], closed: str, a: float, b: float
-) -> NDArray[np.float64]:
-    """Quantiles of a marginal at Phi(z), from the nearer tail.
-
-    Closed forms, as scipy's quantiles take 2 to 7 times as long: a quarter of posterior draws.
-    """
-    if closed == "normal":
-        return a + b * z
-    tail, low = ndtr(-np.abs(z)), z < 0
-    if closed == "uniform":
-        rise = (b - a) * tail
-        return np.where(low, a + rise, b - rise)
-    theta = np.empty_like(z)
-    theta[low], theta[~low] = marginal.ppf(tail[low]), marginal.isf(tail[~low])
-    return theta
-
-
 def to_normal(prior: Prior, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian coordinates of theta under any prior, by its own `to_normal` if it has one."""
+    """Map theta to its Gaussian coordinates under any prior.
+
+    A prior's own method `to_normal` is used if there is one. Otherwise the coordinates are
+    Phi^-1(cdf(theta)), clipped to +-8, beyond which the distribution function rounds to 1.
+
+    Parameters
+    ----------
+    prior : Prior
+    theta : ndarray, shape (n, p), inside the support
+
+    Returns
+    -------
+    ndarray, shape (n, p)
+        Discrete parameters, which have no such coordinate, stay as they are.
+    """
     if hasattr(prior, "to_normal"):
         return np.asarray(prior.to_normal(theta))
-    z = _within(ndtri(np.asarray(prior.cdf(theta), dtype=np.float64)), _NEAR)
-    return np.where(prior.discrete, theta, z)
+    z = ndtri(np.asarray(prior.cdf(theta), dtype=np.float64))
+    return np.where(prior.discrete, theta, np.clip(z, -_MAX_Z_FROM_CDF, _MAX_Z_FROM_CDF))
 
 
 def from_normal(prior: Prior, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Theta from Gaussian coordinates; the inverse of `to_normal`."""
+    """Map Gaussian coordinates to theta under any prior. This is the inverse of `to_normal`.
+
+    Parameters
+    ----------
+    prior : Prior
+    z : ndarray, shape (n, p)
+
+    Returns
+    -------
+    ndarray, shape (n, p), strictly inside the support of continuous parameters
+
+    Raises
+    ------
+    ValueError
+        If the prior has discrete parameters but no method `from_normal` of its own.
+    """
     if hasattr(prior, "from_normal"):
         return np.asarray(prior.from_normal(z))
     if np.any(prior.discrete):
@@ -294,28 +353,32 @@ def from_normal(prior: Prior, z: NDArray[np.float64]) -> NDArray[np.float64]:
             f"The Gaussian coordinates of {type(prior).__name__}, which has discrete parameters, "
             "can be inverted only if it has a method from_normal, as JointPrior has."
         )
-    theta = np.asarray(prior.ppf(ndtr(_within(z, _NEAR))), dtype=np.float64)
-    return _inside(theta, np.asarray(prior.support), np.asarray(prior.discrete))
+    u = ndtr(np.clip(z, -_MAX_Z_FROM_CDF, _MAX_Z_FROM_CDF))
+    theta = np.asarray(prior.ppf(u), dtype=np.float64)
+    return _clip_to_support(theta, np.asarray(prior.support), np.asarray(prior.discrete))
 
 
 def off_bounds(prior: Prior, z: NDArray[np.float64], edge: float) -> NDArray[np.float64]:
-    """Replace z of a theta on a bound of the prior, where it is as good as infinite, by +-edge."""
-    outermost = _FAR if hasattr(prior, "to_normal") else _NEAR
-    on_bound = (np.abs(z) >= outermost) & ~np.asarray(prior.discrete)
+    """Replace the Gaussian coordinates of parameters on a bound of the prior by +-edge.
+
+    The coordinate of a parameter on a bound is infinite, which `to_normal` clips to a very large
+    number.
+
+    Parameters
+    ----------
+    prior : Prior
+    z : ndarray, shape (n, p)
+        Gaussian coordinates from `to_normal`.
+    edge : float
+        Absolute value of the coordinate that stands for a bound.
+
+    Returns
+    -------
+    ndarray, shape (n, p)
+    """
+    max_z = _MAX_Z if hasattr(prior, "to_normal") else _MAX_Z_FROM_CDF
+    on_bound = (np.abs(z) >= max_z) & ~np.asarray(prior.discrete)
     return np.where(on_bound, np.copysign(edge, z), z)
-
-
-def _within(z: NDArray[np.float64], bound: float = _FAR) -> NDArray[np.float64]:
-    """Clip z to (-bound, bound)."""
-    return np.clip(z, -bound, bound)
-
-
-def _inside(
-    theta: NDArray[np.float64], support: NDArray[np.float64], discrete: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Pull values that rounding put on a bound back inside."""
-    low, high = np.nextafter(support[:, 0], np.inf), np.nextafter(support[:, 1], -np.inf)
-    return np.where(discrete, theta, np.clip(theta, low, high))
 
 
 def _check_marginals(marginals: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -341,24 +404,74 @@ def _check_marginals(marginals: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _describe(marginal: Any) -> str:
+    """Write a marginal as a call, such as halfnorm(scale=2)."""
     values = [("", v) for v in marginal.args] + [(f"{k}=", v) for k, v in marginal.kwds.items()]
     arguments = (name + (f"{v:g}" if np.ndim(v) == 0 else str(v)) for name, v in values)
     return f"{marginal.dist.name}({', '.join(arguments)})"
 
 
-def _as_plain(marginal: Any) -> Any:
-    """Name, arguments and keywords of a distribution of scipy.stats; another one as it is."""
+def _serialise(marginal: Any) -> Any:
+    """Return name, arguments and keywords of a distribution of scipy.stats.
+
+    A distribution of the user's own is returned unchanged.
+    """
     name = marginal.dist.name
     if type(getattr(stats, name, None)) is not type(marginal.dist):
         return marginal
     return name, list(marginal.args), dict(marginal.kwds)
 
 
-def _from_plain(plain: Any) -> Any:
-    if not isinstance(plain, tuple):
-        return plain
-    name, args, kwds = plain
+def _deserialise(marginal: Any) -> Any:
+    """Return the distribution that `_serialise` was given."""
+    if not isinstance(marginal, tuple):
+        return marginal
+    name, args, kwds = marginal
     family = getattr(stats, name, None)
     if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
-        raise ValueError(f"scipy.stats has no distribution {name!r}: was the file made by skbi?")
+        raise ValueError(
+            "A saved prior must name distributions of scipy.stats, which has no distribution "
+            f"{name!r}. Load only files that skbi has written."
+        )
     return family(*args, **kwds)
+
+
+def _closed_form(marginal: Any) -> tuple[str, float, float]:
+    """Return the family and two parameters of a marginal whose quantiles have a closed form.
+
+    They are ("normal", mean, standard deviation), ("uniform", lower bound, upper bound), or
+    ("", nan, nan) for any other family.
+    """
+    family = type(marginal.dist)
+    if family is type(stats.norm):
+        return "normal", marginal.mean(), marginal.std()
+    if family is type(stats.uniform):
+        return "uniform", *marginal.support()
+    return "", np.nan, np.nan
+
+
+def _quantiles(
+    marginal: Any, z: NDArray[np.float64], family: str, a: float, b: float
+) -> NDArray[np.float64]:
+    """Return the quantiles of a marginal at Phi(z), computed from the nearer tail.
+
+    ``family``, ``a`` and ``b`` are what `_closed_form` returns. Closed forms are faster than
+    scipy's quantiles.
+    """
+    if family == "normal":
+        return a + b * z
+    tail, is_lower = ndtr(-np.abs(z)), z < 0
+    if family == "uniform":
+        distance = (b - a) * tail
+        return np.where(is_lower, a + distance, b - distance)
+    theta = np.empty_like(z)
+    theta[is_lower] = marginal.ppf(tail[is_lower])
+    theta[~is_lower] = marginal.isf(tail[~is_lower])
+    return theta
+
+
+def _clip_to_support(
+    theta: NDArray[np.float64], support: NDArray[np.float64], discrete: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Move continuous parameters that rounding has put on a bound to the nearest float inside."""
+    low, high = np.nextafter(support[:, 0], np.inf), np.nextafter(support[:, 1], -np.inf)
+    return np.where(discrete, theta, np.clip(theta, low, high))

@@ -1,4 +1,4 @@
-"""Simulators that several tests share, and how they fail."""
+"""Simulators that several tests share, ways in which they fail, and tasks for workers."""
 
 import itertools
 import os
@@ -9,9 +9,10 @@ import numpy as np
 from scipy import stats
 
 from skbi import JointPrior
+from skbi.simulation.tasks import ROWS_PER_BLOCK, Task
 
 PRIOR = JointPrior({"a": stats.norm(), "b": stats.uniform()})
-LIMIT = 0.05  # of b, below which simulations fail
+FAILURE_LIMIT = 0.05  # `failing_vector` fails if b is less
 
 FAILURES = {
     "exception": lambda: {}["nothing"],
@@ -25,18 +26,18 @@ FAILURES = {
 }
 
 
-def vector(theta, rng):
-    """Return a + noise, twice."""
+def noisy_vector(theta, rng):
+    """Return two numbers, each a plus noise."""
     return theta[0] + rng.normal(size=2)
 
 
-def fragile(theta, rng, failure):
-    """Do as `vector`, but fail where b is small."""
-    x = vector(theta, rng)
-    return FAILURES[failure]() if theta[1] < LIMIT else x
+def failing_vector(theta, rng, failure):
+    """Return what `noisy_vector` does, but fail if b is small."""
+    x = noisy_vector(theta, rng)
+    return FAILURES[failure]() if theta[1] < FAILURE_LIMIT else x
 
 
-def same_set(theta, rng):
+def set_of_five(theta, rng):
     """Return five points."""
     return theta[0] + rng.normal(size=(5, 2))
 
@@ -46,19 +47,27 @@ def ragged_set(theta, rng):
     return theta[0] + rng.normal(size=(1 + int(4 * theta[1]), 2))
 
 
-def block(theta, rng):
-    """Simulate all rows."""
+def noisy_rows(theta, rng):
+    """Simulate all rows of theta at once."""
     return theta[:, :1] + rng.normal(size=(len(theta), 3))
 
 
-def slow(theta, rng, seconds=0.002):
-    """Take its time."""
+def slow_vector(theta, rng, seconds=0.002):
+    """Return what `noisy_vector` does, after a while."""
     time.sleep(seconds)
-    return vector(theta, rng)
+    return noisy_vector(theta, rng)
 
 
-def assert_equal(X, Y):
-    """Compare two X bit by bit, ragged or not."""
+def make_task(simulator, theta, **options):
+    """Return the task of simulating all rows of theta."""
+    n_blocks = -(-len(theta) // ROWS_PER_BLOCK)
+    seeds = tuple(range(n_blocks))
+    options = {"spec": None, "missing": "error", "timeout": None, "isolated": False} | options
+    return Task(simulator, theta, 0, len(theta), seeds, **options)
+
+
+def assert_same_observations(X, Y):
+    """Assert that two X are equal bit by bit, also if they hold sets of several sizes."""
     assert type(X[0]) is type(Y[0]) or X.dtype == Y.dtype
     assert len(X) == len(Y)
     for x, y in zip(X, Y, strict=True):

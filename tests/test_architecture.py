@@ -1,4 +1,4 @@
-"""The tree is the dependency order: each file of skbi imports only what stands above it."""
+"""The tree is the way of the data: a file imports from its own floor and the floors above it."""
 
 import ast
 from pathlib import Path
@@ -8,78 +8,123 @@ import pytest
 import skbi
 
 PACKAGE = Path(skbi.__file__).parent
-# what each file may import from skbi, and of the outside what only it (or few) may
+# what each floor may import of skbi besides itself, and of the outside; "" are the files on top
+TOP = {"priors", "randomness", "parallel"}
 INSIDE = {
-    "_data": set(),
-    "priors": set(),
-    "simulators": {"priors"},
-    "_tasks": {"simulators"},
-    "_store": {"_tasks"},
-    "simulation": {"priors", "simulators", "_tasks", "_store"},
+    "": TOP,
+    "simulation": TOP,
+    "preprocessing": TOP,
     "networks": set(),
     "flows": {"networks"},
-    "training": set(),
-    "maps": {"_data", "priors"},
-    "base": {"_data", "priors", "flows", "training", "maps"},
-    "npe": {"_data", "priors", "networks", "flows", "training", "maps", "base"},
-    "rounds": {"_data", "priors", "simulation", "base", "npe"},
-    "samplers": {"priors"},
-    "nle": {"_data", "priors", "networks", "flows", "training", "maps", "base", "samplers"},
-    "calibration": {"priors", "simulation", "training", "base"},
-    "plotting": {"calibration", "priors"},
-}
+    "training": {"flows"},
+    "samplers": TOP,
+    "estimators": {
+        *TOP, "simulation", "preprocessing", "networks", "flows", "training", "samplers",
+    },
+    "calibration": {*TOP, "simulation"},  # estimators are duck-typed
+    "plotting": {*TOP, "calibration"},
+}  # fmt: skip
 OUTSIDE = {
-    "_data": {"numpy", "torch", "sklearn"},
-    "priors": {"numpy", "scipy"},
-    "simulators": {"numpy", "scipy", "sklearn"},
-    "_tasks": {"numpy"},
-    "_store": {"numpy", "joblib"},
-    "simulation": {"numpy", "scipy", "joblib", "tqdm"},
+    "": {"numpy", "scipy", "torch", "joblib"},
+    "simulation": {"numpy", "scipy", "sklearn", "joblib", "tqdm"},
+    "preprocessing": {"numpy", "scipy", "sklearn", "torch"},
     "networks": {"torch"},
     "flows": {"numpy", "torch"},
-    "training": {"numpy", "torch", "joblib", "sklearn", "tqdm"},
-    "maps": {"numpy", "scipy", "torch"},
-    "samplers": {"numpy", "scipy", "dynesty", "tqdm"},
+    "training": {"numpy", "torch", "sklearn", "tqdm"},
+    "samplers": {"numpy", "scipy", "dynesty", "joblib", "tqdm"},
+    "estimators": {"numpy", "scipy", "torch", "sklearn", "tqdm"},
     "calibration": {"numpy", "scipy", "sklearn", "joblib", "threadpoolctl", "tqdm"},
     "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},
 }
 STANDARD = {
     "__future__", "abc", "collections", "concurrent", "contextlib", "copy", "dataclasses",
-    "faulthandler", "functools", "hashlib", "importlib", "inspect", "itertools", "json", "math",
-    "mmap",
-    "multiprocessing", "numbers", "os", "pathlib", "queue", "shutil", "signal", "threading", "time",
-    "traceback", "types", "typing", "warnings", "zipfile",
+    "faulthandler", "functools", "hashlib", "inspect", "itertools", "json", "math", "mmap",
+    "multiprocessing", "numbers", "os", "pathlib", "queue", "re", "shutil", "signal", "threading",
+    "time", "traceback", "types", "typing", "warnings", "zipfile",
 }  # fmt: skip
+MAX_LINES = 500
+
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+MODULES = [path for path in FILES if path.name != "__init__.py"]
+modules = pytest.mark.parametrize("path", MODULES, ids=str)
 
 
-def imports(file):
-    for node in ast.walk(ast.parse(file.read_text())):
+def floor_of(path):
+    """Name the folder of a file, "" for those on top."""
+    return path.parent.as_posix().replace(".", "")
+
+
+def imports(path):
+    """Yield what a file imports: (module, names)."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            yield node.module, [alias.name for alias in node.names]
 
 
-def test_every_file_is_in_the_table():
-    assert {f.stem for f in PACKAGE.glob("*.py")} == {"__init__", *INSIDE}
+def test_every_folder_is_a_floor():
+    assert {floor_of(path) for path in FILES} == set(INSIDE)
+    assert {path.stem for path in MODULES if not floor_of(path)} == TOP
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_imports_point_upwards(name):
-    found = set(imports(PACKAGE / f"{name}.py"))
+@modules
+def test_imports_point_upwards(path):
+    found = {module for module, _ in imports(path)}
     inside = {module.split(".")[1] for module in found if module.startswith("skbi.")}
-    outside = {module.split(".")[0] for module in found if not module.startswith("skbi")}
-    assert inside <= INSIDE[name]
-    if name in OUTSIDE:
-        assert outside <= OUTSIDE[name] | STANDARD
+    outside = {module.split(".")[0] for module in found} - {"skbi"}
+    floor = floor_of(path)
+    assert inside <= INSIDE[floor] | {floor}
+    assert outside <= OUTSIDE[floor] | STANDARD
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_every_file_is_tested(name):
-    assert (Path(__file__).parent / f"test_{name.strip('_')}.py").exists()
+def test_no_file_imports_in_a_circle():
+    """Neither between folders nor inside one: files can be put in an order."""
+    files = {f"skbi.{'.'.join(path.with_suffix('').parts)}": path for path in MODULES}
+    packages = {f"skbi.{floor}" for floor in INSIDE if floor}
+    needs = {}
+    for name, path in files.items():
+        needs[name] = {module for module, _ in imports(path) if module in files}
+        for module, _ in imports(path):
+            if module in packages:  # a floor's public names, which come from all its files
+                assert module != name.rpartition(".")[0], f"{name} imports its own folder"
+                needs[name] |= {other for other in files if other.startswith(module + ".")}
+    done = set()
+    while len(done) < len(files):
+        ready = {name for name in files if name not in done and needs[name] <= done}
+        assert ready, f"a circle among {sorted(set(files) - done)}"
+        done |= ready
+
+
+@modules
+def test_no_file_imports_a_private_name_of_another(path):
+    private = [
+        f"{module}.{name}"
+        for module, names in imports(path)
+        if module.startswith("skbi")
+        for name in names
+        if name.startswith("_") and not name.startswith("__")
+    ]
+    assert not private
+
+
+@modules
+def test_files_are_short(path):
+    assert len((PACKAGE / path).read_text().splitlines()) <= MAX_LINES
+
+
+@modules
+def test_every_file_is_tested(path):
+    assert (Path(__file__).parent / path.parent / f"test_{path.name}").exists()
+
+
+def test_the_package_is_imported_from_a_source_tree_without_being_installed():
+    """A cluster's PYTHONPATH has no metadata."""
+    names = [module for path in FILES for module, _ in imports(path)]
+    assert not [name for name in names if name.startswith("importlib")]
 
 
 def test_public_names_are_documented_with_an_example():
     for name in skbi.__all__:
-        if name != "Prior":
+        if name not in ("Prior", "TRUSTED_TYPES"):
             assert ">>>" in getattr(skbi, name).__doc__, name

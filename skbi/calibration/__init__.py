@@ -1,0 +1,21 @@
+"""Calibration: whether a posterior can be trusted, tested on simulations whose truth is known."""
+
+from skbi.calibration.classifier import c2st_score
+from skbi.calibration.coverage import coverage_curve, coverage_score, tarp_curve
+from skbi.calibration.predictive import misspecification_score, posterior_predictive
+from skbi.calibration.ranks import ecdf_band, sbc_ranks, uniformity_test
+from skbi.calibration.report import CalibrationReport, calibration_report
+
+__all__ = [
+    "CalibrationReport",
+    "c2st_score",
+    "calibration_report",
+    "coverage_curve",
+    "coverage_score",
+    "ecdf_band",
+    "misspecification_score",
+    "posterior_predictive",
+    "sbc_ranks",
+    "tarp_curve",
+    "uniformity_test",
+]

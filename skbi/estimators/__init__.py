@@ -1,0 +1,23 @@
+"""Estimators: what users fit, and what an estimator of one's own is made of."""
+
+from skbi.estimators.base import BaseSBIEstimator
+from skbi.estimators.density import DensityEstimator
+from skbi.estimators.nle import NLEEstimator
+from skbi.estimators.npe import NPEEstimator
+from skbi.estimators.pairs import TrainingData, plan_training
+from skbi.estimators.sampled import LearntLikelihood, SampledPosterior
+from skbi.estimators.sequential import sequential
+from skbi.estimators.typicality import Typicality
+
+__all__ = [
+    "BaseSBIEstimator",
+    "DensityEstimator",
+    "LearntLikelihood",
+    "NLEEstimator",
+    "NPEEstimator",
+    "SampledPosterior",
+    "TrainingData",
+    "Typicality",
+    "plan_training",
+    "sequential",
+]

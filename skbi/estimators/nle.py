@@ -1,0 +1,492 @@
+"""Neural likelihood estimation: minimise -E log q(x | theta) over pairs (theta, x).
+
+Points of a set are independent given theta, so that log L(theta) = sum_i log q(x_i | theta) for any
+number of points. The posterior is L(theta) p(theta) / Z, sampled by `skbi.samplers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skbi.estimators.checks import check_density_exists, check_n_samples
+from skbi.estimators.density import DensityEstimator
+from skbi.estimators.pairs import TrainingData, plan_training
+from skbi.estimators.sampled import LearntLikelihood, SampledPosterior, extend_range
+from skbi.estimators.typicality import describe_untypical
+from skbi.flows import ConditionalFlow
+from skbi.networks.layers import MLP
+from skbi.parallel import blocks
+from skbi.preprocessing.maps import Maps
+from skbi.preprocessing.packed import Packed, axes_of, to_tensor
+from skbi.priors import Prior
+from skbi.randomness import RandomState, as_generator
+from skbi.samplers.registry import Sampler
+from skbi.training.ensemble import DensityMember, Ensemble, JointTraining
+from skbi.training.loop import History, Objective, TrainingPlan
+
+__all__ = ["NLEEstimator"]
+
+_MAX_POINTS = 6000  # points in the flow at one time: more no longer fit into the cache
+_MAX_EXAMINED_POINTS = 200_000  # points whose columns are examined for having a density
+_N_CONTEXT = 32  # width of the embedding of theta
+_SHRINKAGE_RANGE = 5.0  # the shrinkage of the last member over that of the first
+
+
+class NLEEstimator(SampledPosterior, DensityEstimator):
+    """Learn the likelihood of single points from simulated pairs; sample posteriors from it.
+
+    Any number of independent points can be observed, and parameters may be discrete. Sampling works
+    on one observation at a time. Features that are positive in all of training and have heavy tails
+    are learnt as their logarithm, if that is more normal. Zero and less are then impossible, -inf.
+
+    Parameters
+    ----------
+    prior : JointPrior, an object with its methods, or None, default=None
+        Of the posterior. The pairs may come from any other distribution inside its support.
+        `fit`, `log_prob` and `sample_likelihood` do without. It may be changed after `fit`; beyond
+        the one given then there is no likelihood, and a hundredth of the new one may lie there.
+    flow : {"spline", "realnvp"}, default="spline"
+        Kind of coupling layer. A single feature always gets splines, with a warning.
+    n_transforms : int, default=4
+        Number of coupling layers.
+    hidden_layer_sizes : sequence of int, default=(64, 64)
+        Gated layers of the embedding of theta and of each coupling layer's network.
+    n_estimators : int, default=1
+        Members of an ensemble; the likelihood of a point is their mixture, weighted by that of the
+        validation points.
+    batch_size : int or "auto", default="auto"
+        Points a step; "auto" is the power of two nearest 2.56 sqrt(n): 256 at 10,000 points.
+    learning_rate_init : float or "auto", default="auto"
+        Highest learning rate, 1e-2 by default, reached after a tenth of the steps; it ends at zero.
+    alpha : float, default=1.3
+        Shrinkage of the coupling layers' networks: weights whose mean gradient over n points is
+        less than ``alpha`` (10,000 / n)^(1/6) standard errors from zero go to zero. So much for an
+        ensemble's last member; the first, or a single one, has a fifth.
+    max_iter : int, default=50
+        Epochs.
+    early_stopping : bool, default=True
+        Hold out ``validation_fraction`` of the pairs, keep the weights that score best on them and
+        stop when they have not improved for ``n_iter_no_change`` epochs.
+    validation_fraction : float, default=0.1
+    n_iter_no_change : int, default=20
+    tol : float, default=1e-3
+        Improvement of the validation score, in nats a point, that counts.
+    dequantize : float or array-like of shape (d,), default=0
+        Width, in X's units, of uniform noise, centred on zero, that is added to the training
+        points: 1 for counts. A feature that is constant, that repeats others or takes few values
+        has no density without.
+    warm_start : bool, default=False
+        Continue from the weights of the last `fit`.
+    random_state : int, Generator, RandomState or None, default=None
+        Decides the fit and, unless they are given their own, the draws.
+    verbose : int, default=0
+        1 shows progress bars, of training and of sampling.
+    device : str, default="cpu"
+        Where to train, "cuda" for a GPU.
+
+    Attributes
+    ----------
+    flow_ : CouplingFlow
+        The trained flow (of the member with the largest weight, in an ensemble).
+    members_ : list of Module
+        The ensemble.
+    n_features_in_, n_parameters_in_ : int
+        Width of a point, and of theta.
+    feature_names_in_, parameter_names_in_ : ndarray of str
+    log_features_ : ndarray of bool, shape (d,)
+        Which features are learnt as their logarithm.
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Mean training loss, -log q(x | theta) in nats a point, of each epoch.
+    validation_scores_ : list of float or None
+        Mean log q(x | theta) of the validation points after each epoch, and over the members.
+    best_validation_score_ : float or None
+        That of the fitted mixture, each member with the weights of its own best epoch.
+
+    References
+    ----------
+    Papamakarios et al., Sequential neural likelihood, 2018, https://arxiv.org/abs/1805.07226.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import stats
+    >>> from skbi import JointPrior, NLEEstimator
+    >>> prior = JointPrior({"mu": stats.norm(0, 1)})
+    >>> theta = prior.sample(500, random_state=0)
+    >>> X = theta + 0.5 * np.random.default_rng(1).normal(size=(500, 2))
+    >>> nle = NLEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, X)
+    >>> observed = 0.3 + 0.5 * np.random.default_rng(2).normal(size=(1, 20, 2))  # one set
+    >>> nle.sample_posterior(observed, n_samples=100, nlive=50).shape
+    (1, 100, 1)
+
+    Two estimators of two models give a Bayes factor:
+
+    >>> noisier = theta + np.random.default_rng(1).normal(size=(500, 2))
+    >>> other = NLEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, noisier)
+    >>> one, two = (model.log_evidence(observed, nlive=50)[0][0] for model in (nle, other))
+    >>> bool(one - two > 5)  # the log Bayes factor
+    True
+
+    Errors of the likelihood add up over points. What counts is its accuracy inside the posterior,
+    where further simulations are best spent. They need no correction; keep the old ones, for the
+    likelihood elsewhere:
+
+    >>> _ = nle.set_params(warm_start=True, learning_rate_init=1e-3)
+    >>> rng = np.random.default_rng(3)
+    >>> for _ in range(2):
+    ...     more = nle.sample_posterior(observed, n_samples=100, sampler="nuts")[0]
+    ...     more = more + 2 * more.std(axis=0) * rng.normal(size=more.shape)  # somewhat wider
+    ...     X_more = more + 0.5 * rng.normal(size=(100, 2))
+    ...     theta, X = np.concatenate([theta, more]), np.concatenate([X, X_more])
+    ...     nle = nle.fit(theta, X)
+    """
+
+    loss_name: ClassVar[str] = "-log q(x | theta) [nats a point]"
+    _resumes_on_constant_parameters = True  # a round may have settled one
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **DensityEstimator._parameter_constraints,
+        "dequantize": [Interval(Real, 0, None, closed="left"), "array-like"],
+    }
+
+    def __init__(
+        self,
+        *,
+        prior: Prior | None = None,
+        flow: str = "spline",
+        n_transforms: int = 4,
+        hidden_layer_sizes: Sequence[int] = (64, 64),
+        n_estimators: int = 1,
+        batch_size: int | str = "auto",
+        learning_rate_init: float | str = "auto",
+        alpha: float = 1.3,
+        max_iter: int = 50,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        tol: float = 1e-3,
+        dequantize: float | ArrayLike = 0.0,
+        warm_start: bool = False,
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.prior = prior
+        self.flow = flow
+        self.n_transforms = n_transforms
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_estimators = n_estimators
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.dequantize = dequantize
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
+        """Log likelihood of each observation, summed over a set's points.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n, p)
+        X : array-like
+            n observations, paired with theta's rows; or one observation for all of them; or any
+            number of observations for a single theta. Points (n, d); sets, of any size, (n, S, d)
+            or a list of arrays (S_i, d).
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats; -inf for theta outside the prior's support, and for X <= 0 in `log_features_`.
+        """
+        table = self._check_theta(theta)
+        packed, _ = self._check_observations(X)
+        n = max(len(table), len(packed))
+        if {len(table), len(packed)} - {1, n}:
+            raise ValueError(
+                "theta and X must be paired row by row, or one of them must hold a single one; got "
+                f"{len(table)} rows of theta and {len(packed)} observations."
+            )
+        z, log_det = self._maps.theta.forward(table)
+        ensemble = Ensemble(self.members_).active().double()
+        values = log_likelihood(ensemble, self._maps, z, packed)
+        impossible = ~self._maps.X.possible(packed.points)
+        impossible = np.bincount(packed.owners(), impossible, minlength=len(packed)) > 0
+        return np.where(np.isfinite(log_det) & ~impossible, values, -np.inf)
+
+    def sample_likelihood(
+        self, theta: ArrayLike, n_samples: int = 1, *, random_state: RandomState = None
+    ) -> NDArray[np.float64]:
+        """Simulate points from the learnt likelihood.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n, p)
+        n_samples : int, default=1
+            Points for each theta.
+        random_state : int, Generator, RandomState or None, default=None
+            None uses the estimator's own.
+
+        Returns
+        -------
+        ndarray, shape (n, n_samples, d)
+        """
+        table = self._check_theta(theta)
+        check_n_samples(n_samples)
+        z, log_det = self._maps.theta.forward(table)
+        if not np.isfinite(log_det).all():
+            row = int(np.isfinite(log_det).argmin())
+            raise ValueError(
+                f"theta must lie in the prior's support; row {row} is {table[row].tolist()}."
+            )
+        rng = as_generator(self.random_state if random_state is None else random_state)
+        ensemble = Ensemble(self.members_).active()
+        contexts = embed_parameters(ensemble, z)
+        points = np.empty((len(table), n_samples, self.n_features_in_))
+        for rows in blocks(len(table), max(1, _MAX_POINTS // n_samples)):
+            for columns in blocks(n_samples, _MAX_POINTS):
+                shape = points[rows, columns].shape
+                points[rows, columns] = ensemble.draw([c[rows] for c in contexts], shape, rng)
+        return self._maps.X.inverse(points)
+
+    # ---- fitting
+
+    def _fit_maps(self, data: TrainingData) -> Maps:
+        """Fit the maps; features with noise of their own are not learnt as their logarithm."""
+        undisturbed = np.asarray(self.dequantize) == 0
+        return Maps.fit(self.prior, data.theta, data.X, False, log=undisturbed)
+
+    def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
+        d = data.X.points.shape[1]
+        return {
+            "n_axes": data.X.n_axes,
+            "n_parameters": data.theta.shape[1],
+            "n_features": d,
+            **self._specify_flow(d),
+        }
+
+    def _build(self, architecture: dict[str, Any]) -> LikelihoodMember:
+        hidden = architecture["hidden_layer_sizes"]
+        embedding = MLP(architecture["n_parameters"], _N_CONTEXT, hidden)
+        flow = self._build_flow(architecture, architecture["n_features"], _N_CONTEXT)
+        return LikelihoodMember(embedding, flow)
+
+    def _plan(self, data: TrainingData) -> TrainingPlan:
+        return plan_training(self, data, shrinkage_range=_SHRINKAGE_RANGE)
+
+    def _owners(self, X: Packed) -> NDArray[np.int64]:
+        """Return the pair of each point."""
+        return X.owners()
+
+    def _objective(
+        self, training: JointTraining, data: TrainingData, maps: Maps, rng: np.random.Generator
+    ) -> Objective:
+        like = training.weights.values
+        z = to_tensor(maps.theta.forward(data.theta)[0], like)
+        indexer = maps.indexer(Packed(data.X.points), like, rng)
+        owners = torch.as_tensor(data.owners, device=like.device)
+        weights = to_tensor(data.weights, like)
+        width = to_tensor(self.dequantize / maps.X.scale, like)
+        constant, slopes = maps.X.volume()
+        slopes = to_tensor(slopes, like)
+        noise = torch.Generator(like.device).manual_seed(int(rng.integers(2**63)))
+
+        def objective(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+            x, pairs = indexer.take(rows).points, owners[rows]
+            if width.any():  # new noise at every step, as fixed noise would be memorised
+                uniform = torch.empty_like(x).uniform_(generator=noise)
+                x = x + width * (uniform - 0.5)
+            contexts = training.each(lambda member: member.embed_parameters(z[pairs]))
+            losses = constant + x @ slopes - training.log_prob(x, contexts)
+            return losses, weights[pairs]
+
+        return objective
+
+    def _describe(
+        self, X: Any, data: TrainingData, history: History, best_score: float | None
+    ) -> None:
+        super()._describe(X, data, history, best_score)
+        self.log_features_ = self._maps.X.log_columns
+        self._X_range = extend_range(data.X.points, self._X_range if data.resumed else None)
+
+    # ---- checks and advice
+
+    def _check_pairs(
+        self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None, rng: np.random.Generator
+    ) -> TrainingData:
+        data = super()._check_pairs(theta, X, sample_weight, rng)
+        d = data.X.points.shape[1]
+        width = np.asarray(self.dequantize, dtype=np.float64)
+        if width.shape not in {(), (d,)} or not (width >= 0).all():
+            raise ValueError(
+                f"dequantize must be a width >= 0, or one for each of the {d} features; got "
+                f"{self.dequantize!r}."
+            )
+        check_density_exists(*self._examined(data))
+        return data
+
+    def _examined(self, data: TrainingData) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return some points (N, k) of the features without noise of their own, and which."""
+        points = data.X.points
+        undisturbed = np.broadcast_to(np.asarray(self.dequantize) == 0, points.shape[1])
+        columns = np.flatnonzero(undisturbed)
+        n = min(len(points), _MAX_EXAMINED_POINTS)
+        rows = np.linspace(0, len(points) - 1, n).astype(np.int64)
+        return points[np.ix_(rows, columns)].astype(np.float64), columns
+
+    def _advise(self, data: TrainingData) -> list[str]:
+        messages = self._advise_on_flow(data.X.points.shape[1])
+        points, columns = self._examined(data)
+        n_values = np.array([len(np.unique(x)) for x in points.T])
+        if len(points) >= 100 and (n_values < len(points) / 20).any():
+            messages.append(
+                f"Features {columns[n_values < len(points) / 20].tolist()} of X take few distinct "
+                "values, and a density is a poor description of them. For counts, use dequantize=1."
+            )
+        return messages
+
+    def _check_resumable(self, data: TrainingData) -> None:
+        super()._check_resumable(data)
+        logged = self._maps.X.log_columns
+        noisy = np.broadcast_to(np.asarray(self.dequantize) > 0, logged.shape)
+        if not self._maps.X.possible(data.X.points).all() or (noisy & logged).any():
+            raise ValueError(
+                f"Features {np.flatnonzero(logged).tolist()} were learnt as their logarithm: they "
+                "must stay positive, and without dequantize. Set warm_start=False to start afresh."
+            )
+
+    def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
+        """Accept sets also after a fit on single points."""
+        return super()._check_observations(X, 3 if axes_of(X) == 3 else n_axes)
+
+    def _p_values(self, X: Packed) -> NDArray[np.float64]:
+        """Return, for each set, the smallest p-value of its points times their number."""
+        by_point, smallest = super()._p_values(X), np.ones(len(X))
+        by_point = np.where(self._maps.X.possible(X.points), by_point, 0.0)
+        np.minimum.at(smallest, X.owners(), by_point)
+        return np.minimum(1, smallest * np.bincount(X.owners()))
+
+    def _likelihood(self, observation: Packed, prior: Prior) -> Likelihood:
+        return Likelihood(Ensemble(self.members_).active(), self._maps, observation, prior)
+
+    def _advise_on_observations(self, X: Packed, sampler: Sampler) -> list[str]:
+        messages = []
+        if not sampler.many_observations and X.sizes is None and len(X) > 1:
+            messages.append(
+                f"X_obs is {len(X)} single points, each an observation that is sampled on its own. "
+                "If they share one theta, pass X_obs[None]."
+            )
+        maps, (low, high) = self._maps.X, self._X_range
+        if not maps.possible(X.points).all():
+            features = np.flatnonzero(maps.log_columns & (X.points <= 0).any(axis=0)).tolist()
+            return [
+                *messages,
+                f"X_obs is impossible: features {features} were positive in all of training and "
+                "are learnt as their logarithm. What is not positive is read as the least training "
+                "value. If it can be, train on such simulations.",
+            ]
+        x, x_low, x_high = (maps.forward(a) for a in (X.points, low[None], high[None]))
+        beyond = np.maximum(x_low - x, x - x_high).max(axis=0)
+        worst = int(beyond.argmax())
+        if beyond[worst] <= 0.1:
+            untypical = describe_untypical(self._p_values(X))
+            return messages + ([untypical] if untypical else [])
+        values = X.points[:, worst]
+        return [
+            *messages,
+            f"X_obs lies outside the training points: feature {worst} spans "
+            f"[{values.min():.4g}, {values.max():.4g}], in training [{low[worst]:.4g}, "
+            f"{high[worst]:.4g}]; that is {beyond[worst]:.1f} standard deviations beyond. The "
+            "likelihood there is a guess.",
+        ]
+
+
+class LikelihoodMember(DensityMember):
+    """q(x | z): an embedding of the parameters, then a conditional flow.
+
+    Parameters
+    ----------
+    embedding : MLP
+    flow : ConditionalFlow
+    """
+
+    def __init__(self, embedding: MLP, flow: ConditionalFlow) -> None:
+        super().__init__(flow)
+        self.embedding = embedding
+
+    def embed_parameters(self, z: Tensor) -> Tensor:
+        """Embed parameters, (n, c)."""
+        return self.embedding(z)
+
+
+class Likelihood(LearntLikelihood):
+    """log L(theta) = sum_i log q(x_i | theta) over the points of one observation."""
+
+    def __init__(
+        self, ensemble: Ensemble, maps: Maps, observation: Packed, prior: Prior | None
+    ) -> None:
+        super().__init__(ensemble, maps, observation, prior)
+        self.scaled = maps.X.forward(observation.points)
+        self.constant = -float(maps.X.log_volume(self.scaled).sum())
+
+    def parts(self) -> list[Tensor]:
+        """Return the points, in blocks."""
+        x = to_tensor(self.scaled, self.ensemble.like)
+        return [x[points] for points in blocks(len(x), _MAX_POINTS)]
+
+    def embed(self, z: Tensor) -> list[Tensor]:
+        """Embed parameters with every member."""
+        return [member.embed_parameters(z) for member in self.ensemble.members]
+
+    def log_prob(self, part: Tensor, contexts: list[Tensor]) -> Tensor:
+        """Sum the log density of points (S, d) under every context, (m,)."""
+        points = part.expand(len(contexts[0]), -1, -1)
+        return self.ensemble.log_prob(points, contexts).double().sum(dim=1)
+
+    def rows_at_once(self, part: Tensor) -> int:
+        """Return how many theta meet a block of points at one time."""
+        return max(1, _MAX_POINTS // len(part))
+
+
+@torch.no_grad()
+def embed_parameters(ensemble: Ensemble, z: NDArray[np.float64]) -> list[Tensor]:
+    """Embed parameters z (n, p) with every member."""
+    like = ensemble.like
+    return [member.embed_parameters(to_tensor(z, like)) for member in ensemble.members]
+
+
+@torch.no_grad()
+def log_likelihood(
+    ensemble: Ensemble, maps: Maps, z: NDArray[np.float64], packed: Packed
+) -> NDArray[np.float64]:
+    """Sum log q(x | z) over the points of each observation; z is embedded once."""
+    if len(packed) == 1:
+        return Likelihood(ensemble, maps, packed, None).evaluate(z)
+    contexts = embed_parameters(ensemble, z)
+    x = maps.X.forward(packed.points)
+    log_volume, x = maps.X.log_volume(x), to_tensor(x, contexts[0])
+    owners, values = packed.owners(), np.empty(len(x))
+    for rows in blocks(len(x), _MAX_POINTS):
+        if len(z) == 1:
+            values[rows] = ensemble.log_prob(x[None, rows], contexts)[0].cpu()
+        else:
+            paired = [context[owners[rows]] for context in contexts]
+            values[rows] = ensemble.log_prob(x[rows], paired).cpu()
+    return np.bincount(owners, values - log_volume, minlength=len(packed))

@@ -1,0 +1,496 @@
+"""Neural posterior estimation: minimise -E log q(theta | x) over pairs (theta, x) ~ p(theta, x)."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import TransformerMixin, clone
+from sklearn.ensemble._base import _set_random_states
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _num_samples, check_is_fitted
+from torch import Tensor, nn
+
+from skbi.estimators.checks import check_lengths, check_n_samples
+from skbi.estimators.density import DensityEstimator
+from skbi.estimators.pairs import TrainingData, plan_training
+from skbi.estimators.summaries import (
+    MAX_POINTS,
+    PosteriorMember,
+    check_module,
+    embed_observations,
+    start_at_moments,
+)
+from skbi.estimators.typicality import describe_untypical
+from skbi.networks.sets import DeepSet
+from skbi.parallel import blocks, each_in_one_thread
+from skbi.preprocessing.maps import Maps
+from skbi.preprocessing.packed import Packed, to_tensor
+from skbi.priors import Prior
+from skbi.randomness import RandomState, as_generator
+from skbi.training.ensemble import Ensemble, JointTraining
+from skbi.training.loop import WHOLE_SETS, Objective, TrainingPlan
+from skbi.training.start import regress
+
+__all__ = ["NPEEstimator"]
+
+_MAX_START_PAIRS = 10_000  # pairs that the regression which training starts from is fitted to
+_MIN_START_PAIRS = 10
+_START_SETS = 256  # sets read at a time for that
+_MANY_PAIRS = 5000  # from which on three members do instead of four
+_MIN_SET_POINTS = 25  # of a set that is read in part
+_SET_FRACTIONS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
+_SET_SLOWDOWN = 2  # networks for sets learn at half the rate
+_MAX_DRAWS = 2**14  # draws that are in the flow of one thread at a time
+
+
+class NPEEstimator(DensityEstimator):
+    """Learn the posterior from simulated pairs, for any observation at once.
+
+    Parameters
+    ----------
+    prior : JointPrior, an object with its methods, or None, default=None
+        Decides the support: every draw lies inside and the density is normalised over it. It must
+        be the distribution that the training parameters were drawn from, or that `fit` is given
+        weights for. Without one the parameters are unbounded.
+    flow : {"spline", "realnvp"}, default="spline"
+        Kind of coupling layer. Affine maps ("realnvp") draw and train faster;
+        posteriors with several modes or sharp edges need splines. A single
+        parameter always gets splines: a stack of affine maps of one variable is a Gaussian.
+    n_transforms : int, default=4
+        Number of coupling layers.
+    hidden_layer_sizes : sequence of int, default=(32, 64)
+        Gated layers of each coupling layer's network.
+    summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
+        What an observation passes through before the flow. "auto": nothing for vectors, a `DeepSet`
+        for sets. Heavy-tailed columns, of vectors or within sets, are given once more,
+        asinh-transformed. A scikit-learn transformer is cloned and fitted on the pairs that are
+        in training, with theta as y, and may return vectors or sets; its options are this
+        estimator's (``summary__n_components``). A module is copied and trained with the flow from
+        the weights it has. It maps standardised vectors (n, d) to (n, c), or sets in packed form,
+        points (N, d) and sizes (n,), to (n, c), as `skbi.networks.DeepSet` does; columns are given
+        to it once; with ``missing="mask"``, d is twice as large. An estimator with a module can be
+        pickled, but not written by skops.
+    n_summary_features : int, default=32
+        Width of the `DeepSet` of "auto" and "deepset".
+    n_estimators : int or "auto", default="auto"
+        Members of an ensemble, trained together from different initial weights; the posterior is
+        their mixture, weighted by the likelihood of the validation pairs. Their shrinkage differs,
+        see ``alpha``. "auto" is 4 for vectors, 3 from 5,000 pairs on, and 2 for sets.
+    batch_size : int or "auto", default="auto"
+        Pairs a step; "auto" is the power of two nearest 2.56 sqrt(n), 256 at 10,000 pairs, and half
+        as many sets.
+    learning_rate_init : float or "auto", default="auto"
+        Highest learning rate, reached after a tenth of the steps; it ends at zero. "auto" is 1e-2
+        for vectors and 5e-3 for sets, whose summary network does not learn at 1e-2.
+    alpha : float, default=1.3
+        Shrinkage of the coupling layers' networks and of a `DeepSet`, against overfitting: weights
+        whose mean gradient over n training pairs is less than ``alpha`` (10,000 / n)^(1/6) standard
+        errors from zero go to zero. This holds for the last member; the first one, or a single one,
+        has a 25th of it, and those in between have steps of equal ratio. Which shrinkage suits the
+        problem shows on the validation pairs: members far behind the best are trained no longer.
+        Networks for sets are shrunk half as much.
+    max_iter : int, default=50
+        Epochs.
+    early_stopping : bool, default=True
+        Hold out ``validation_fraction`` of the pairs, keep the weights that score best on them and
+        stop when they have not improved for ``n_iter_no_change`` epochs.
+    validation_fraction : float, default=0.1
+    n_iter_no_change : int, default=30
+        Of sets, only epochs that read them whole count: the last quarter of a first fit.
+    tol : float, default=1e-3
+        Improvement of the validation score, in nats, that counts.
+    warm_start : bool, default=False
+        Continue from the weights of the last `fit`, reading sets whole from the start.
+    missing : {"error", "mask"}, default="error"
+        What to do about NaN inside an observation: refuse, or fill them with the mean and tell the
+        network which were filled.
+    random_state : int, Generator, RandomState or None, default=None
+        Decides the fit and, unless they are given their own, the draws.
+    verbose : int, default=0
+        1 shows a progress bar.
+    device : str, default="cpu"
+        Where to train, "cuda" for a GPU.
+
+    Attributes
+    ----------
+    flow_ : CouplingFlow
+        The trained flow (of the member with the largest weight, in an ensemble).
+    summary_net_ : Module or None
+        The trained summary network (of that member), None for vectors.
+    summary_transformer_ : transformer or None
+        The fitted transformer.
+    members_ : list of Module
+        The ensemble.
+    n_features_in_, n_parameters_in_ : int
+        Width of X's vectors or points, and of theta.
+    feature_names_in_, parameter_names_in_ : ndarray of str
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Mean training loss, -log q(theta | x) in nats, of each epoch. On sets the first epochs read
+        a part of each set, an eighth and then a third, so that the curve falls in steps.
+    validation_scores_ : list of float or None
+        Mean log q(theta | x) of the validation pairs after each epoch, on the same part of the set,
+        and over the members still trained.
+    best_validation_score_ : float or None
+        That of the fitted mixture, each member with the weights of its own best epoch.
+
+    References
+    ----------
+    Papamakarios and Murray, Fast epsilon-free inference of simulation models with Bayesian
+    conditional density estimation, 2016, https://arxiv.org/abs/1605.06376.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import stats
+    >>> from skbi import JointPrior, NPEEstimator
+    >>> prior = JointPrior({"mu": stats.norm(0, 1)})
+    >>> theta = prior.sample(500, random_state=0)
+    >>> X = theta + 0.1 * np.random.default_rng(1).normal(size=(500, 2))
+    >>> npe = NPEEstimator(prior=prior, max_iter=5, random_state=0).fit(theta, X)
+    >>> npe.sample_posterior(X[0], n_samples=100).shape
+    (100, 1)
+    >>> npe.log_prob(theta[:3], X[:3]).shape
+    (3,)
+    """
+
+    loss_name: ClassVar[str] = "-log q(theta | x) [nats]"
+    _joblib_prefer = "threads"  # the flow does the work, and frees the interpreter
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **DensityEstimator._parameter_constraints,
+        "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "missing": [StrOptions({"error", "mask"})],
+        "summary": [
+            StrOptions({"auto", "deepset"}),
+            nn.Module,
+            HasMethods(["fit", "transform"]),
+        ],
+        "n_summary_features": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        prior: Prior | None = None,
+        flow: str = "spline",
+        n_transforms: int = 4,
+        hidden_layer_sizes: Sequence[int] = (32, 64),
+        summary: str | TransformerMixin | nn.Module = "auto",
+        n_summary_features: int = 32,
+        n_estimators: int | str = "auto",
+        batch_size: int | str = "auto",
+        learning_rate_init: float | str = "auto",
+        alpha: float = 1.3,
+        max_iter: int = 50,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 30,
+        tol: float = 1e-3,
+        warm_start: bool = False,
+        missing: str = "error",
+        random_state: RandomState = None,
+        verbose: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.prior = prior
+        self.flow = flow
+        self.n_transforms = n_transforms
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.summary = summary
+        self.n_summary_features = n_summary_features
+        self.n_estimators = n_estimators
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.missing = missing
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    @property
+    def summary_net_(self) -> nn.Module | None:
+        """The trained summary network, as with `flow_`."""
+        check_is_fitted(self, "members_")
+        return Ensemble(self.members_).leader.summary
+
+    @property
+    def summary_transformer_(self) -> TransformerMixin | None:
+        """The fitted transformer, if ``summary`` is one."""
+        check_is_fitted(self, "members_")
+        return self._transformer
+
+    def sample_posterior(
+        self,
+        X_obs: Any,
+        n_samples: int = 1000,
+        *,
+        refine: Any = None,
+        check_typicality: bool = True,
+        random_state: RandomState = None,
+    ) -> NDArray[np.float64]:
+        """Draw from the posterior of each observation.
+
+        Parameters
+        ----------
+        X_obs : array-like
+            A batch, with as many axes as X in `fit` (a list is a batch), or one observation, an
+            array with one axis fewer.
+        n_samples : int, default=1000
+            Draws for each observation.
+        refine : NLEEstimator, optional
+            Reweight the draws by this likelihood, times its own prior. That is
+            ``refine.sample_posterior(X_obs, n_samples, sampler="importance", proposal=self)``,
+            which can also return the effective sample size and the evidence.
+        check_typicality : bool, default=True
+            Whether to warn of observations that are unlike the training simulations. Calibration,
+            whose observations are simulations, does without.
+        random_state : int, Generator, RandomState or None, default=None
+            None uses the estimator's own.
+
+        Returns
+        -------
+        ndarray, shape (n_obs, n_samples, p), or (n_samples, p) for one observation
+            Inside the prior's support.
+
+        Warns
+        -----
+        UserWarning
+            If an observation is unlike the training simulations: its `misspecification_score` lies
+            below 0.001 (over the number of observations).
+        """
+        packed, single = self._check_observations(X_obs)
+        check_n_samples(n_samples)
+        if refine is not None:
+            options = {"proposal": self, "random_state": random_state}
+            options["check_typicality"] = check_typicality
+            return refine.sample_posterior(X_obs, n_samples, sampler="importance", **options)
+        rng = as_generator(self.random_state if random_state is None else random_state)
+        ensemble = Ensemble(self.members_).active()
+        contexts, moments = embed_observations(packed, self._maps, ensemble.members)
+        if check_typicality:
+            context = contexts[ensemble.members.index(ensemble.leader)]
+            summaries = self._join_summaries(packed, self._maps, context, moments)
+            message = describe_untypical(self._typicality.p_values(summaries))
+            if message:
+                warnings.warn(message, stacklevel=2)
+        draws = self._draw(ensemble, contexts, n_samples, rng)
+        return draws[0] if single else draws
+
+    def _draw(
+        self, ensemble: Ensemble, contexts: list[Tensor], n_samples: int, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Draw theta (n, n_samples, p), a block of draws in each thread."""
+        n = len(contexts[0])
+        draws = np.empty((n, n_samples, self.n_parameters_in_))
+        parts = [
+            (rows, columns)
+            for rows in blocks(n, max(1, _MAX_DRAWS // n_samples))
+            for columns in blocks(n_samples, _MAX_DRAWS)
+        ]
+
+        def fill(part: tuple[slice, slice], seed: int) -> None:
+            shape, some = draws[part].shape, [context[part[0]] for context in contexts]
+            z = ensemble.draw(some, shape, np.random.default_rng(seed))
+            draws[part] = self._maps.theta.inverse(z.reshape(-1, shape[-1])).reshape(shape)
+
+        seeds = rng.integers(2**63, size=len(parts)).tolist()
+        each_in_one_thread(fill, list(zip(parts, seeds, strict=True)))
+        return draws
+
+    @torch.no_grad()
+    def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
+        """Log density of the posterior, log q(theta | X), normalised.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n, p)
+        X : array-like
+            n observations, paired with theta's rows, or one observation for all of them.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats, -inf outside the prior's support.
+        """
+        table = self._check_theta(theta)
+        packed, _ = self._check_observations(X)
+        if len(packed) not in (1, len(table)):
+            raise ValueError(
+                f"X must hold one observation or as many as theta has rows, {len(table)}; got "
+                f"{len(packed)}."
+            )
+        ensemble = Ensemble(self.members_).active().double()
+        contexts, _ = embed_observations(packed, self._maps, ensemble.members)
+        z, log_det = self._maps.theta.forward(table)
+        log_q = np.empty(len(table))
+        for rows in blocks(len(table), MAX_POINTS):
+            paired = [c if len(packed) == 1 else c[rows] for c in contexts]
+            density = ensemble.log_prob(to_tensor(z[rows], contexts[0]), paired)
+            log_q[rows] = density.cpu().numpy()
+        return np.where(np.isfinite(log_det), log_q + log_det, -np.inf)
+
+    # ---- fitting
+
+    def _fit_maps(self, data: TrainingData) -> Maps:
+        """Fit the maps; a user's own module reads every column once, as it is."""
+        return Maps.fit(
+            self.prior,
+            data.theta,
+            data.X,
+            self.missing == "mask",
+            flat_coordinates=True,
+            asinh=not isinstance(self.summary, nn.Module),
+        )
+
+    def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
+        for_sets = self.summary == "deepset" or isinstance(self.summary, DeepSet)
+        if for_sets and data.X.n_axes == 2:
+            raise ValueError(
+                "A DeepSet summary reads sets, X of shape (n, S, d) or a list of arrays "
+                "(S_i, d); got vectors. Use summary='auto'."
+            )
+        module, n_summary_features = None, self.n_summary_features
+        if isinstance(self.summary, nn.Module):
+            module = copy.deepcopy(self.summary).to("cpu", torch.float32)
+            single = torch.empty(0, dtype=torch.float32, device="cpu")
+            n_summary_features = check_module(module, maps.batch(data.X[:2], single))
+        return {
+            "n_axes": data.X.n_axes,
+            "n_parameters": data.theta.shape[1],
+            "n_features": maps.X.width,
+            "n_summary_features": n_summary_features,
+            "module": module,
+            **self._specify_flow(data.theta.shape[1]),
+        }
+
+    def _build(self, architecture: dict[str, Any]) -> PosteriorMember:
+        width, summary = architecture["n_features"], copy.deepcopy(architecture["module"])
+        if summary is None and architecture["n_axes"] == 3:
+            summary = DeepSet(width, architecture["n_summary_features"])
+        if summary is not None:
+            width = architecture["n_summary_features"]
+        flow = self._build_flow(architecture, architecture["n_parameters"], width)
+        return PosteriorMember(summary, flow)
+
+    def _plan(self, data: TrainingData) -> TrainingPlan:
+        has_sets, own_module = data.X.sizes is not None, isinstance(self.summary, nn.Module)
+        n_members = self.n_estimators
+        if n_members == "auto" and data.resumed:
+            n_members = len(self.members_)
+        elif n_members == "auto":
+            n_members = 2 if has_sets else 4 if len(data.X) < _MANY_PAIRS else 3
+        return plan_training(
+            self,
+            data,
+            n_members=n_members,
+            slowdown=_SET_SLOWDOWN if has_sets else 1,
+            set_fractions=self._set_fractions(data.X),
+            one_thread=not (has_sets or own_module),
+            own_module=own_module,
+        )
+
+    def _set_fractions(self, X: Packed) -> tuple[tuple[float, float], ...]:
+        """Return how much of each set the epochs read, see `TrainingPlan`."""
+        of_users = isinstance(self.summary, nn.Module) and not isinstance(self.summary, DeepSet)
+        if X.sizes is None or of_users:
+            return WHOLE_SETS
+        least = min(1.0, _MIN_SET_POINTS / float(X.sizes.mean()))
+        return tuple((upto, max(fraction, least)) for upto, fraction in _SET_FRACTIONS)
+
+    def _objective(
+        self, training: JointTraining, data: TrainingData, maps: Maps, rng: np.random.Generator
+    ) -> Objective:
+        like = training.weights.values
+        z, log_det = (to_tensor(a, like) for a in maps.theta.forward(data.theta))
+        weights, indexer = to_tensor(data.weights, like), maps.indexer(data.X, like, rng)
+
+        def objective(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+            batch = indexer.take(rows, fraction)
+            contexts = training.each(lambda member: member.embed_observations(batch))
+            return -training.log_prob(z[rows], contexts) - log_det[rows], weights[rows]
+
+        return objective
+
+    def _start(
+        self,
+        members: list[PosteriorMember],
+        data: TrainingData,
+        maps: Maps,
+        rng: np.random.Generator,
+    ) -> None:
+        """Start at a linear regression, for sets on their moments, unless a module is given."""
+        pairs = data.training[:_MAX_START_PAIRS]
+        if not members or isinstance(self.summary, nn.Module) or len(pairs) < _MIN_START_PAIRS:
+            return
+        (z, _), like = maps.theta.forward(data.theta[pairs]), members[0].log_weight
+        if members[0].summary is None:
+            context = members[0].embed_observations(maps.batch(data.X.take(pairs), like))
+            regression = regress(context.cpu().double().numpy(), z)
+            for member in members:
+                member.flow.start_at(*regression)
+            return
+        indexer, fraction = maps.indexer(data.X, like, rng), self._set_fractions(data.X)[0][1]
+        parts = torch.as_tensor(pairs, device=self.device).split(_START_SETS)
+        start_at_moments(members, z, lambda: (indexer.take(rows, fraction) for rows in parts))
+
+    def _advise(self, data: TrainingData) -> list[str]:
+        return self._advise_on_flow(data.theta.shape[1])
+
+    # ---- checks and typicality
+
+    def _check_parameters(
+        self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool
+    ) -> NDArray[Any]:
+        discrete = np.asarray(getattr(self.prior, "discrete", False))
+        if discrete.any():
+            names = [n for n, d in zip(self.prior.names, discrete, strict=True) if d]
+            raise ValueError(
+                f"The parameters {names} are discrete, and NPE learns a density over theta. Use "
+                "NLEEstimator, which learns the likelihood and accepts discrete parameters."
+            )
+        return super()._check_parameters(theta, names, resumed)
+
+    def _fit_transformer(
+        self,
+        X: Any,
+        theta: NDArray[np.float64],
+        training: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> Any:
+        if not hasattr(self.summary, "transform"):
+            return None
+        check_lengths(len(theta), _num_samples(X))
+        transformer = clone(self.summary)
+        _set_random_states(transformer, int(rng.integers(2**31)))
+        return transformer.fit(_safe_indexing(X, training), theta[training])
+
+    def _summarise(self, member: PosteriorMember, maps: Maps, X: Packed) -> NDArray[np.float64]:
+        if X.sizes is None:
+            return super()._summarise(member, maps, X)
+        (context,), moments = embed_observations(X, maps, [member])
+        return self._join_summaries(X, maps, context, moments)
+
+    @staticmethod
+    def _join_summaries(
+        X: Packed, maps: Maps, context: Tensor, moments: Tensor
+    ) -> NDArray[np.float64]:
+        """Scaled vectors as they are; of sets the summary, mean, log sd and log size."""
+        if X.sizes is None:
+            return maps.X.forward(X.points)
+        return np.hstack([context.cpu(), moments.cpu(), np.log(X.sizes[:, None])])

@@ -1,0 +1,128 @@
+"""Training pairs once they are checked, and the plan to train on them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skbi.preprocessing.packed import Packed
+from skbi.training.loop import WHOLE_SETS, TrainingPlan
+
+__all__ = ["TrainingData", "plan_training", "split_pairs"]
+
+_ALPHA_PAIRS = 10_000  # number of rows at which a threshold of ``alpha`` standard errors holds
+_BATCH_FACTOR = 2.56  # of the square root of the number of rows: 256 rows of 10,000
+_MIN_BATCH = 8.0
+_LEARNING_RATE = 1e-2
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Checked training pairs, and which of them train and which validate.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n, p)
+    X : Packed
+        n observations.
+    parameter_names : ndarray of str, shape (p,)
+    weights : ndarray, shape (n,)
+        How much each pair counts, 1 on average.
+    training, validation : ndarray of int
+        Pairs; ``validation`` is None without early stopping.
+    owners : ndarray of int, shape (rows,)
+        The pair that each row of the objective belongs to.
+    transformer : transformer or None
+        What X has passed through.
+    resumed : bool
+        Whether training goes on from what is fitted.
+    """
+
+    theta: NDArray[np.float64]
+    X: Packed
+    parameter_names: NDArray[Any]
+    weights: NDArray[np.float64]
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64] | None
+    owners: NDArray[np.int64]
+    transformer: Any = None
+    resumed: bool = False
+
+    def rows_of(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the objective that belong to some pairs."""
+        return np.flatnonzero(np.isin(self.owners, pairs))
+
+
+def split_pairs(
+    n: int, validation_fraction: float | None, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Draw the training pairs and, unless the fraction is None, the validation pairs."""
+    if n < 2:
+        raise ValueError(f"At least 2 training pairs are needed; got n_samples = {n}.")
+    order = rng.permutation(n)
+    if validation_fraction is None:
+        return order, None
+    n_validation = math.ceil(validation_fraction * n)
+    if n_validation == n:
+        raise ValueError(
+            f"validation_fraction={validation_fraction} of {n} pairs leaves none to train on: "
+            "lower it, simulate more, or set early_stopping=False."
+        )
+    return order[n_validation:], order[:n_validation]
+
+
+def plan_training(
+    estimator: Any,
+    data: TrainingData,
+    *,
+    n_members: int | None = None,
+    shrinkage_range: float = 25.0,
+    slowdown: float = 1.0,
+    set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS,
+    one_thread: bool = True,
+    own_module: bool = False,
+) -> TrainingPlan:
+    """Turn an estimator's options into a plan for these data.
+
+    Parameters
+    ----------
+    estimator : BaseSBIEstimator
+    data : TrainingData
+    n_members : int, optional
+        By default ``n_estimators``.
+    shrinkage_range : float, default=25
+        The shrinkage of the last member over that of the first.
+    slowdown : float, default=1
+        What learning rate, batch size and shrinkage are divided by, for networks that need it.
+    set_fractions, one_thread, own_module
+        See `TrainingPlan`.
+
+    Returns
+    -------
+    TrainingPlan
+    """
+    n_rows = len(data.rows_of(data.training))
+    n_members = estimator.n_estimators if n_members is None else n_members
+    size, rate = estimator.batch_size, estimator.learning_rate_init
+    if size == "auto":
+        size = 2 ** round(math.log2(max(_MIN_BATCH, _BATCH_FACTOR / slowdown * math.sqrt(n_rows))))
+    size = min(size, n_rows)
+    # alpha in standard errors of a weight's mean gradient, then in sds over minibatches
+    threshold = estimator.alpha / slowdown * (_ALPHA_PAIRS / n_rows) ** (1 / 6)
+    strongest = threshold * math.sqrt(size / n_rows)
+    return TrainingPlan(
+        n_members=n_members,
+        batch_size=size,
+        learning_rate=_LEARNING_RATE / slowdown if rate == "auto" else rate,
+        shrinkage=tuple(strongest * shrinkage_range ** np.linspace(-1, 0, n_members)),
+        max_iter=estimator.max_iter,
+        n_iter_no_change=estimator.n_iter_no_change,
+        tol=estimator.tol,
+        set_fractions=WHOLE_SETS if data.resumed else set_fractions,
+        one_thread=one_thread,
+        own_module=own_module,
+    )

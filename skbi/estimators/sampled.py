@@ -1,0 +1,414 @@
+"""Posteriors from a learnt likelihood or ratio: p(theta | X) = L(theta) p(theta) / Z, by samplers.
+
+An estimator says what L is of one observation, as a `LearntLikelihood`; the samplers, which know
+nothing of estimators, do the rest.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skbi.estimators.checks import check_n_samples
+from skbi.estimators.pairs import TrainingData
+from skbi.parallel import blocks
+from skbi.preprocessing.maps import Maps
+from skbi.preprocessing.packed import Packed, chunks, to_tensor
+from skbi.priors import Prior, from_normal, to_normal
+from skbi.randomness import RandomState, as_generator
+from skbi.samplers.importance import AmortisedProposal, Proposal
+from skbi.samplers.info import SamplerInfo
+from skbi.samplers.registry import Sampler, find_sampler, sample_each, summarise_warnings
+from skbi.training.ensemble import Ensemble
+from skbi.training.loop import History
+
+__all__ = ["LearntLikelihood", "SampledPosterior", "extend_range"]
+
+_MAX_ROWS = 6000  # theta in the network at one time
+
+_N_PRIOR_DRAWS = 1000  # draws of a prior that tell how much of it lies outside that of `fit`
+_MAX_SHARE_OUTSIDE = 0.01  # of a prior, where no likelihood is known, and which counts as zero
+_MAX_SHARE_BEYOND = 0.01  # of draws outside the range of the training parameters, before a warning
+_LOG_ZERO = -1e100  # the logarithm of no likelihood, for chains, which need a number
+_JACOBIAN_STEP = 1e-5
+
+
+def extend_range(
+    values: NDArray[Any], known: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return the smallest and the largest value of every column (2, d), also of a known range."""
+    ranges = [np.stack([x.min(axis=0), x.max(axis=0)]) for x in chunks(values)]
+    low, high = np.stack(ranges if known is None else [*ranges, known], axis=1)
+    return np.stack([low.min(axis=0), high.max(axis=0)])
+
+
+class SampledPosterior(ABC):
+    """Mixin of estimators whose posteriors are sampled from a learnt likelihood or ratio."""
+
+    @abstractmethod
+    def _likelihood(self, observation: Packed, prior: Prior) -> LearntLikelihood:
+        """Return log L(theta) of one observation."""
+
+    def _advise_on_observations(self, X: Packed, sampler: Sampler) -> list[str]:
+        """Return warnings of data that the likelihood was not learnt for."""
+        return []
+
+    def log_posterior(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
+        """Log of likelihood times prior: the posterior's log density, up to the evidence.
+
+        Parameters
+        ----------
+        theta, X
+            As in `log_prob`.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats, -inf outside the prior's support.
+        """
+        prior = self._sampling_prior()
+        return self.log_prob(theta, X) + prior.log_prob(self._check_theta(theta))
+
+    def sample_posterior(
+        self,
+        X_obs: Any,
+        n_samples: int = 1000,
+        *,
+        sampler: str | Sampler = "auto",
+        check_typicality: bool = True,
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+        return_info: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Sample the posterior of each observation under the estimator's prior.
+
+        Parameters
+        ----------
+        X_obs : array-like
+            Sets of independent points, each set one observation: (n_obs, S, d), a list of arrays
+            (S_i, d), or one set as ``X[None]``. Single points, if the estimator was fitted on
+            vectors: (n_obs, d), each row an observation of its own, or one as (d,).
+        n_samples : int, default=1000
+            Draws for each observation.
+        sampler : {"auto", "nested", "nuts", "importance", "enumerate"} or Sampler, default="auto"
+            "nested": `skbi.samplers.nested`, by dynesty; finds separate modes, takes discrete
+            parameters, gives the evidence. "nuts": `skbi.samplers.nuts`, by gradients; scales to
+            many parameters. "importance": `skbi.samplers.importance`, which reweights the draws of
+            a fitted NPE, ``proposal=npe``, or of one observation those of any object with
+            ``sample(n, rng)`` and ``log_prob(theta)``: all likelihoods at once, with the evidence.
+            "enumerate": exact, for discrete parameters only. "auto": "enumerate" where possible,
+            "nested" up to 8 parameters, "nuts" beyond.
+        check_typicality : bool, default=True
+            Whether to warn of observations that are unlike the training simulations. Calibration,
+            whose observations are simulations, does without.
+        n_jobs : int or None, default=None
+            Observations sampled in parallel, through joblib. The result does not depend on it:
+            each of several observations is sampled in one thread, wherever that is.
+        random_state : int, Generator, RandomState or None, default=None
+            None uses the estimator's own.
+        return_info : bool, default=False
+            Return also what the sampler found besides the draws.
+        **options
+            Of the sampler, such as ``nlive=200`` or ``n_chains=8``. With several observations,
+            ``checkpoint_file`` gets the number of the observation before its suffix.
+
+        Returns
+        -------
+        samples : ndarray, shape (n_obs, n_samples, p), or (n_samples, p) for one observation
+        info : SamplerInfo or list of SamplerInfo
+            Only with ``return_info``; a list for a batch.
+
+        Raises
+        ------
+        ValueError
+            Before any sampling, if an argument cannot be used.
+
+        Warns
+        -----
+        UserWarning
+            If an observation lies outside the range of the training points, by how much, or is
+            otherwise unlike them (see `misspecification_score`); if draws lie outside the range of
+            the training parameters; if single points are each sampled on their own; if a sampler
+            has not converged.
+        """
+        check_n_samples(n_samples)
+        request = self._request(X_obs, sampler, options, check_typicality)
+        for message in request.advice:
+            warnings.warn(message, stacklevel=2)
+        samples, infos = self._sample(request, n_samples, n_jobs, random_state)
+        for message in [*summarise_warnings(infos), *self._advise_on_draws(samples)]:
+            warnings.warn(message, stacklevel=2)
+        if request.single:
+            return (samples[0], infos[0]) if return_info else samples[0]
+        return (np.stack(samples), infos) if return_info else np.stack(samples)
+
+    def log_evidence(
+        self,
+        X_obs: Any,
+        *,
+        sampler: str | Sampler = "auto",
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """Log of the evidence, log Z = log of the mean likelihood under the prior.
+
+        Parameters
+        ----------
+        X_obs, n_jobs, random_state, **options
+            As in `sample_posterior`.
+        sampler : {"auto", "nested", "importance", "enumerate"} or Sampler, default="auto"
+            As in `sample_posterior`; "auto" is "nested", or "enumerate" for discrete parameters
+            only.
+
+        Returns
+        -------
+        log_z, error : float, or ndarrays of shape (n_obs,) for a batch
+            In nats. The standard error is that of the sampling, not of the learnt likelihood.
+        """
+        request = self._request(X_obs, sampler, options, evidence=True)
+        for message in request.advice:
+            warnings.warn(message, stacklevel=2)
+        _, infos = self._sample(request, 1, n_jobs, random_state)
+        for message in summarise_warnings(infos):
+            warnings.warn(message, stacklevel=2)
+        log_z = np.array([info.log_evidence for info in infos])
+        error = np.array([info.log_evidence_error for info in infos])
+        return (log_z[0], error[0]) if request.single else (log_z, error)
+
+    def _request(
+        self,
+        X_obs: Any,
+        sampler: str | Sampler,
+        options: dict[str, Any],
+        check_typicality: bool = True,
+        evidence: bool = False,
+    ) -> _Request:
+        """Check what is asked for, before any sampling."""
+        X, single = self._check_observations(X_obs)
+        prior = self._sampling_prior()
+        method = find_sampler(sampler, prior, evidence=evidence)
+        proposals = None
+        if method.needs_proposal:
+            proposals = self._proposals(options.pop("proposal", None), X, method)
+        advice = self._advise_on_observations(X, method) if check_typicality else []
+        return _Request(X, single, prior, method, proposals, options, advice)
+
+    def _sample(
+        self, request: _Request, n_samples: int, n_jobs: int | None, random_state: RandomState
+    ) -> tuple[list[NDArray[np.float64]], list[SamplerInfo]]:
+        X, prior = request.X, request.prior
+        return sample_each(
+            request.sampler,
+            [self._likelihood(X[i : i + 1], prior) for i in range(len(X))],
+            prior,
+            n_samples,
+            as_generator(self.random_state if random_state is None else random_state),
+            options=request.options,
+            proposals=request.proposals,
+            n_jobs=n_jobs,
+            verbose=self.verbose,
+            number_files=not request.single,
+        )
+
+    def _proposals(self, proposal: Any, X: Packed, sampler: Sampler) -> list[Any]:
+        """Return what draws are proposed by, for each observation."""
+        width = getattr(proposal, "n_parameters_in_", None)
+        if width == self.n_parameters_in_:
+            points = [X[i : i + 1].points for i in range(len(X))]
+            return [AmortisedProposal(proposal, x[0] if X.sizes is None else x) for x in points]
+        if width is None and len(X) == 1 and isinstance(proposal, Proposal):
+            return [proposal]
+        raise ValueError(
+            f"sampler={sampler.name!r} needs proposal=, a fitted NPEEstimator of the same "
+            f"{self.n_parameters_in_} parameters (or, for one observation, an object with "
+            f"sample(n, rng) and log_prob(theta)); got {proposal!r}."
+        )
+
+    def _sampling_prior(self) -> Prior:
+        """Return the prior, if posteriors can be sampled under it."""
+        if self.prior is None:
+            raise ValueError(
+                "Sampling the posterior needs a prior: nle.set_params(prior=JointPrior({...}))."
+            )
+        check_is_fitted(self, "members_")
+        if len(self.prior.names) != self.n_parameters_in_:
+            raise ValueError(
+                f"The prior has {len(self.prior.names)} parameters {tuple(self.prior.names)}; the "
+                f"likelihood was learnt for {self.n_parameters_in_} "
+                f"{self.parameter_names_in_.tolist()}."
+            )
+        self._check_reach(self.prior)
+        return self.prior
+
+    def _check_reach(self, prior: Prior) -> None:
+        """Refuse a prior that reaches beyond that of `fit`, where the likelihood is not known."""
+        known = self._maps.theta.prior
+        if known is None or known is prior:
+            return
+        draws = prior.sample(_N_PRIOR_DRAWS, random_state=0)
+        share = np.isneginf(known.log_prob(draws)).mean()
+        if share > _MAX_SHARE_OUTSIDE:
+            raise ValueError(
+                f"{share:.1%} of the prior lies outside the prior of fit, where the likelihood was "
+                "not learnt. Fit with this prior, or with prior=None, on simulations there too."
+            )
+
+    def _advise_on_draws(self, samples: Sequence[NDArray[np.float64]]) -> list[str]:
+        """Return a warning if draws lie outside the range of the training parameters."""
+        draws, (low, high) = np.concatenate(samples), self._theta_range
+        outside = (draws < low) | (draws > high)
+        share = outside.any(axis=1).mean()
+        if share <= _MAX_SHARE_BEYOND:
+            return []
+        pairs = zip(self.prior.names, outside.any(axis=0), strict=True)
+        return [
+            f"{share:.0%} of the draws lie outside the range of the training parameters (in "
+            f"{[name for name, out in pairs if out]}), where the likelihood is a guess. Train on "
+            "simulations there too."
+        ]
+
+    def _describe(
+        self, X: Any, data: TrainingData, history: History, best_score: float | None
+    ) -> None:
+        super()._describe(X, data, history, best_score)
+        self._theta_range = extend_range(data.theta, self._theta_range if data.resumed else None)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be sampled, checked."""
+
+    X: Packed
+    single: bool
+    prior: Prior
+    sampler: Sampler
+    proposals: list[Any] | None
+    options: dict[str, Any]
+    advice: list[str]
+
+
+class LearntLikelihood(ABC):
+    """log L(theta) of one observation, for the samplers.
+
+    `==` compares the data, quantiles of the prior and the likelihood there, so that a checkpoint
+    knows whether it belongs to the same posterior.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+        The active members.
+    maps : Maps
+    observation : Packed
+        One.
+    prior : JointPrior or an object with its methods
+        Of the posterior.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, maps: Maps, observation: Packed, prior: Prior | None
+    ) -> None:
+        self.ensemble, self.maps = ensemble, maps
+        self.observation, self.prior = observation, prior
+
+    constant: float = 0.0  # added to the sum over parts
+
+    @abstractmethod
+    def parts(self) -> list[Any]:
+        """Return the observation in parts whose log likelihoods add up."""
+
+    @abstractmethod
+    def embed(self, z: Tensor) -> list[Tensor]:
+        """Embed the networks' parameters z (m, p), once for all parts."""
+
+    @abstractmethod
+    def log_prob(self, part: Any, contexts: list[Tensor]) -> Tensor:
+        """Log likelihood of a part at every context, (m,), in double precision."""
+
+    def rows_at_once(self, part: Any) -> int:
+        """Return how many theta are evaluated together on a part."""
+        return _MAX_ROWS
+
+    def __call__(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log likelihood of theta (m, p), in single precision, (m,).
+
+        Far outside the training parameters the network can overflow: no likelihood there, and none
+        outside the prior of `fit`.
+        """
+        z, log_det = self.maps.theta.forward(theta)
+        value = self.evaluate(z)
+        return np.where(np.isnan(value) | np.isneginf(log_det), -np.inf, value)
+
+    @torch.no_grad()
+    def evaluate(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log likelihood at what the networks read of theta, z (m, p), (m,)."""
+        contexts, total = self.embed(to_tensor(z, self.ensemble.like)), np.zeros(len(z))
+        for part in self.parts():
+            for rows in blocks(len(z), self.rows_at_once(part)):
+                density = self.log_prob(part, [context[rows] for context in contexts])
+                total[rows] += density.cpu().numpy()
+        return total + self.constant
+
+    def value_and_gradient(
+        self, z: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log likelihood (m,) and gradient (m, p) at the Gaussian coordinates z of the prior."""
+        inner, slopes = self._coordinates(z)
+        value, gradient = np.zeros(len(z)), np.zeros(z.shape)
+        for part in self.parts():
+            for rows in blocks(len(z), self.rows_at_once(part)):
+                w = to_tensor(inner[rows], self.ensemble.like).requires_grad_()
+                total = self.log_prob(part, self.embed(w))
+                (slope,) = torch.autograd.grad(total.sum(), w)
+                value[rows] += total.detach().cpu().numpy()
+                gradient[rows] += slope.double().cpu().numpy()
+        value += self.constant
+        known = self.maps.theta.prior
+        if known not in (None, self.prior):
+            outside = np.isneginf(known.log_prob(from_normal(self.prior, z)))
+            value[outside], gradient[outside] = _LOG_ZERO, 0
+        return value, np.einsum("mi,mij->mj", gradient, slopes)
+
+    def _coordinates(
+        self, z: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what the networks read at z, (m, p), and its Jacobian, (m, p, p)."""
+        maps = self.maps.theta
+        m, p = z.shape
+        if maps.prior is self.prior:
+            return maps.scaled(z), np.broadcast_to(np.diag(1 / maps.scale), (m, p, p))
+
+        def read(z: NDArray[np.float64]) -> NDArray[np.float64]:
+            theta = from_normal(self.prior, z)
+            return maps.scaled(theta if maps.prior is None else to_normal(maps.prior, theta))
+
+        slopes = np.zeros((m, p, p))
+        for j in np.flatnonzero(~np.asarray(self.prior.discrete)):
+            step = _JACOBIAN_STEP * np.eye(p)[j]
+            slopes[:, :, j] = (read(z + step) - read(z - step)) / (2 * _JACOBIAN_STEP)
+        return read(z), slopes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LearntLikelihood):
+            return NotImplemented
+        if tuple(self.prior.names) != tuple(other.prior.names):
+            return False
+        if not np.array_equal(self.observation.points, other.observation.points):
+            return False
+        u = np.random.default_rng(0).random((16, len(self.prior.names)))
+        theta = self.prior.ppf(u)
+        if not np.array_equal(theta, other.prior.ppf(u)):
+            return False
+        return np.allclose(self(theta), other(theta), rtol=1e-4)
+
+    __hash__ = None

@@ -1,0 +1,155 @@
+"""What an observation passes through before a flow: h = s(x), by a summary network if there is one.
+
+Vectors are their own summary, clipped so that products stay bounded far from the data. Sets, and
+whatever the user brings a module for, have a network that is trained with the flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skbi.flows import ConditionalFlow
+from skbi.networks.layers import hard_clip, soft_clip
+from skbi.networks.sets import DeepSet, Sets
+from skbi.parallel import each_in_one_thread
+from skbi.preprocessing.maps import Maps
+from skbi.preprocessing.packed import Batch, Packed, to_tensor
+from skbi.training.ensemble import DensityMember
+from skbi.training.start import regress
+
+__all__ = [
+    "MAX_POINTS",
+    "PosteriorMember",
+    "check_module",
+    "embed_observations",
+    "start_at_moments",
+    "summarise",
+]
+
+MAX_POINTS = 2**14  # points that are in the summary network of one thread at a time
+_MIN_MOMENT_SCALE = 1e-6  # added to the standard deviation of a moment over sets
+
+
+class PosteriorMember(DensityMember):
+    """q(z | x): a summary network, if there is one, then a conditional flow.
+
+    Parameters
+    ----------
+    summary : Module or None
+    flow : ConditionalFlow
+    """
+
+    def __init__(self, summary: nn.Module | None, flow: ConditionalFlow) -> None:
+        super().__init__(flow)
+        self.summary = summary
+
+    def embed_observations(self, batch: Batch) -> Tensor:
+        """Summarise observations, (n, c)."""
+        return summarise(self.summary, batch)
+
+    def shrunk(self) -> list[nn.Parameter]:
+        """Return what shrinkage pulls to zero of the summary network, if that is skbi's own."""
+        return self.summary.shrunk() if isinstance(self.summary, DeepSet) else []
+
+
+def summarise(summary: nn.Module | None, batch: Batch) -> Tensor:
+    """Pass observations through a summary network, (n, c)."""
+    if summary is None:
+        return hard_clip(batch.points)
+    if isinstance(summary, DeepSet):
+        return summary(batch.points, batch.sizes, batch.totals)
+    sizes = () if batch.sizes is None else (batch.sizes,)
+    return soft_clip(summary(batch.points, *sizes))
+
+
+@torch.no_grad()
+def check_module(module: nn.Module, batch: Batch) -> int:
+    """Try a user's summary network on a few observations; return its width."""
+    wanted = f"summary must map points of width {batch.points.shape[1]}"
+    wanted += " to (n, c)" if batch.sizes is None else " and sizes (n,) to (n, c)"
+    try:
+        output = summarise(module.eval(), batch)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{wanted}; {type(module).__name__} fails: {error}") from error
+    if output.ndim != 2 or len(output) != len(batch):
+        raise ValueError(f"{wanted}, n = {len(batch)}; got shape {tuple(output.shape)}.")
+    return output.shape[1]
+
+
+def embed_observations(
+    packed: Packed, maps: Maps, members: Sequence[PosteriorMember]
+) -> tuple[list[Tensor], Tensor]:
+    """Embed every observation once with every member, a block of observations in each thread.
+
+    Returns
+    -------
+    contexts : list of Tensor, shape (n, c)
+        One for each member.
+    moments : Tensor, shape (n, 2 d), or (n, 0) for vectors
+        Mean and log standard deviation of every set.
+    """
+    like = next(members[0].parameters())
+    contexts = [like.new_empty(len(packed), member.flow.n_context) for member in members]
+    moments = like.new_empty(len(packed), 0 if packed.sizes is None else 2 * maps.X.width)
+
+    @torch.no_grad()
+    def embed(rows: slice) -> None:
+        batch = maps.batch(packed[rows], like)
+        for context, member in zip(contexts, members, strict=True):
+            context[rows] = member.embed_observations(batch)
+        if packed.sizes is not None:
+            moments[rows] = _moments(batch)
+
+    each_in_one_thread(embed, [(rows,) for rows in packed.blocks(MAX_POINTS)])
+    return contexts, moments
+
+
+@torch.no_grad()
+def start_at_moments(
+    members: Sequence[PosteriorMember],
+    z: NDArray[np.float64],
+    read: Callable[[], Iterable[Batch]],
+) -> None:
+    """Start set summaries at what a regression on moments predicts, and flows at those numbers.
+
+    The rest of a summary is left out of the flow's start, as training is about to change it.
+
+    Parameters
+    ----------
+    members : sequence of PosteriorMember
+        With a `DeepSet`.
+    z : ndarray, shape (n, p)
+    read : callable
+        Returns the n sets that belong to z, in batches.
+    """
+
+    def of_sets(network: Callable[..., Tensor]) -> NDArray[np.float64]:
+        outputs = [network(batch.points, batch.sizes, batch.totals) for batch in read()]
+        return torch.cat(outputs).cpu().double().numpy()
+
+    moments = of_sets(members[0].summary.moments)
+    mean, scale = moments.mean(axis=0), moments.std(axis=0) + _MIN_MOMENT_SCALE
+    k = min(z.shape[1], members[0].flow.n_context)
+    slopes, intercept, _ = regress((moments - mean) / scale, z[:, :k])
+    slopes = slopes / scale[:, None]
+    for member in members:
+        prediction = slopes, intercept - mean @ slopes
+        member.summary.start_at(*(to_tensor(a, member.log_weight) for a in prediction))
+        context = of_sets(member.summary)
+        of_context, *rest = regress(context[:, :k], z)
+        n_others = context.shape[1] - k
+        member.flow.start_at(np.pad(of_context, ((0, n_others), (0, 0))), *rest)
+
+
+def _moments(batch: Batch) -> Tensor:
+    """Mean and log standard deviation of every set, (n, 2 d)."""
+    sets = Sets(batch.sizes)
+    x = sets.arrange(batch.points)
+    mean = sets.mean(x)
+    variance = sets.mean((x - sets.to_points(mean)).square())
+    return torch.cat([mean, 0.5 * (variance + 1e-8).log()], dim=1)

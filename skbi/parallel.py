@@ -1,0 +1,109 @@
+"""Parallel work: pieces of work that run side by side, each in one torch thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+
+__all__ = ["blocks", "each_in_one_thread", "one_thread"]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread while the context lasts.
+
+    Workers that run side by side then do not compete for cores. A sum is also rounded in the same
+    way wherever it is computed: in this thread, in another one, or in another process. The context
+    may be entered by several threads at a time, and again inside itself. The number of threads that
+    torch had before the first of them is put back at the end.
+
+    Examples
+    --------
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    1
+    """
+    if getattr(_THIS_THREAD, "is_inside", False):
+        yield
+        return
+    with _USERS.lock:
+        n_threads = torch.get_num_threads()  # this call also sets up a new thread's own number
+        if _USERS.n_inside == 0:
+            _USERS.n_threads_before = n_threads
+        _USERS.n_inside += 1
+        torch.set_num_threads(1)  # for this thread, and for those that start from now on
+    _THIS_THREAD.is_inside = True
+    try:
+        yield
+    finally:
+        _THIS_THREAD.is_inside = False
+        with _USERS.lock:
+            _USERS.n_inside -= 1
+            torch.set_num_threads(_USERS.n_threads_before)
+
+
+@dataclass
+class _Users:
+    """The threads of this process that are inside `one_thread`.
+
+    Attributes
+    ----------
+    lock : Lock
+        Held while the other attributes change.
+    n_inside : int
+        How many threads are inside.
+    n_threads_before : int
+        How many threads torch had before the first of them entered.
+    """
+
+    lock: Any = field(default_factory=threading.Lock)
+    n_inside: int = 0
+    n_threads_before: int = 1
+
+
+_USERS, _THIS_THREAD = _Users(), threading.local()
+
+
+def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+    """Call a task with each of several arguments, as many calls at a time as torch has threads.
+
+    Every call runs in one torch thread: the arrays of a call are too small to be shared among
+    threads.
+
+    Parameters
+    ----------
+    task : callable
+        Leaves its result in memory that the caller shares with it.
+    arguments : sequence of tuple
+        The arguments of every call.
+
+    Examples
+    --------
+    >>> squares = [0, 0, 0]
+    >>> def square(i):
+    ...     squares[i] = i**2
+    >>> each_in_one_thread(square, [(0,), (1,), (2,)])
+    >>> squares
+    [0, 1, 4]
+    """
+    n_jobs = min(len(arguments), torch.get_num_threads())
+    with one_thread():
+        run = Parallel(n_jobs, prefer="threads", require="sharedmem")
+        run(delayed(task)(*each) for each in arguments)
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Cut n rows into consecutive slices of at most ``size`` rows.
+
+    Examples
+    --------
+    >>> list(blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

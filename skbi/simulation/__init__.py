@@ -1,0 +1,7 @@
+"""Simulation of training pairs: simulators, and `simulate`, which runs them in parallel."""
+
+from skbi.simulation.report import SimulationReport
+from skbi.simulation.run import simulate
+from skbi.simulation.simulators import DoubleMoonSimulator, FunctionSimulator
+
+__all__ = ["DoubleMoonSimulator", "FunctionSimulator", "SimulationReport", "simulate"]

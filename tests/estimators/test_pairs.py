@@ -1,0 +1,57 @@
+"""Which pairs train and which validate, and the plan that options make of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skbi import NLEEstimator, NPEEstimator
+from skbi.estimators.pairs import TrainingData, plan_training, split_pairs
+from skbi.preprocessing import pack
+
+
+def data(n, d=2, resumed=False):
+    X = pack(np.zeros((n, d)))
+    pairs = np.arange(n)
+    return TrainingData(np.zeros((n, 1)), X, None, np.ones(n), pairs, None, pairs, resumed=resumed)
+
+
+@given(n=st.integers(2, 500), fraction=st.floats(0.01, 0.49))
+def test_every_pair_trains_or_validates(n, fraction):
+    training, validation = split_pairs(n, fraction, np.random.default_rng(0))
+    assert sorted([*training, *validation]) == list(range(n))
+    assert len(validation) == np.ceil(fraction * n)
+    assert split_pairs(n, None, np.random.default_rng(0))[1] is None
+
+
+def test_too_few_pairs_are_an_error_with_a_remedy():
+    with pytest.raises(ValueError, match="At least 2"):
+        split_pairs(1, 0.1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="lower it"):
+        split_pairs(2, 0.9, np.random.default_rng(0))
+
+
+def test_rows_belong_to_pairs():
+    owners = np.array([0, 0, 1, 2, 2])
+    points = TrainingData(None, None, None, None, None, None, owners)
+    assert points.rows_of(np.array([0, 2])).tolist() == [0, 1, 3, 4]
+
+
+def test_options_become_a_plan():
+    plan = plan_training(NLEEstimator(n_estimators=3), data(10_000), shrinkage_range=25.0)
+    assert plan.batch_size == 256
+    assert plan.learning_rate == 1e-2
+    assert plan.shrinkage[-1] == pytest.approx(1.3 * (256 / 10_000) ** 0.5)
+    assert plan.shrinkage[-1] / plan.shrinkage[0] == pytest.approx(25)
+    slow = plan_training(NLEEstimator(n_estimators=3), data(10_000), slowdown=2)
+    assert (slow.batch_size, slow.learning_rate) == (128, 5e-3)
+    npe = NPEEstimator(batch_size=50, learning_rate_init=0.1)
+    given = plan_training(npe, data(40), n_members=2)
+    assert (given.batch_size, given.learning_rate, given.n_members) == (40, 0.1, 2)
+
+
+def test_training_that_goes_on_reads_whole_sets():
+    parts = ((0.5, 0.1), (1.0, 1.0))
+    options = {"n_members": 1, "set_fractions": parts}
+    assert plan_training(NPEEstimator(), data(40), **options).set_fraction(0) == 0.1
+    assert plan_training(NPEEstimator(), data(40, resumed=True), **options).set_fraction(0) == 1

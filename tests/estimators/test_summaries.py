@@ -1,0 +1,64 @@
+"""What observations pass through before a flow."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skbi.estimators.summaries import check_module, embed_observations, summarise
+from skbi.networks import DeepSet
+from skbi.preprocessing import Maps, pack
+from skbi.preprocessing.packed import Batch
+
+
+class Mean(nn.Module):
+    """A user's summary of sets."""
+
+    def forward(self, points, sizes):
+        """Average each set."""
+        return torch.stack([part.mean(dim=0) for part in points.split(sizes.tolist())])
+
+
+class Fixed(nn.Module):
+    """A member whose summary is its network."""
+
+    def __init__(self, summary, width):
+        super().__init__()
+        self.summary, self.flow = summary, nn.Module()
+        self.flow.n_context = width
+        self.start = nn.Parameter(torch.zeros(1))
+
+    def embed_observations(self, batch):
+        """Summarise."""
+        return summarise(self.summary, batch)
+
+
+def test_vectors_are_their_own_summary_within_bounds():
+    x = torch.tensor([[0.1, -2.0, 1e6]])
+    h = summarise(None, Batch(x))
+    torch.testing.assert_close(h[0, :2], x[0, :2], rtol=1e-4, atol=0)
+    assert h.abs().max() <= 8
+
+
+def test_a_module_is_tried_and_its_width_told():
+    batch = Batch(torch.randn(5, 3), torch.tensor([2, 3]))
+    assert check_module(Mean(), batch) == 3
+    with pytest.raises(ValueError, match=r"points of width 3 and sizes \(n,\) to \(n, c\); Linear"):
+        check_module(nn.Linear(3, 2), batch)
+    with pytest.raises(ValueError, match=r"n = 5; got shape \(5,\)"):
+        check_module(nn.Flatten(0), Batch(torch.randn(5, 1)))
+
+
+def test_embeddings_do_not_depend_on_the_blocks_and_moments_are_those_of_sets():
+    rng = np.random.default_rng(0)
+    sets = [rng.normal(2, 3, size=(size, 2)) for size in (3, 700, 20)]
+    X = pack(sets)
+    maps = Maps.fit(None, rng.normal(size=(3, 1)), X, False)
+    member = Fixed(DeepSet(2, 4), 4)
+    (context,), moments = embed_observations(X, maps, [member])
+    for i, x in enumerate(sets):
+        (alone,), _ = embed_observations(X[i : i + 1], maps, [member])
+        torch.testing.assert_close(context[i], alone[0], rtol=1e-4, atol=1e-5)
+        scaled = maps.X.forward(x)
+        np.testing.assert_allclose(moments[i, :2], scaled.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(moments[i, 2:], np.log(scaled.std(axis=0)), atol=1e-4)

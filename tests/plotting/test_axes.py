@@ -1,0 +1,51 @@
+"""Axes and names are those given, or else made up."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from figures import THETA, blank_axes
+
+from skbi.plotting.axes import as_axes, coloured_columns, colours, curve_names, parameter_names
+
+
+def test_axes_are_those_given_or_new_ones():
+    given = blank_axes(2)
+    assert list(as_axes(list(given), 2)) == list(given)
+    assert list(as_axes(given[0], 1)) == [given[0]]
+    new = as_axes(None, 2)
+    assert len(set(new)) == 2
+    assert new[0].figure is new[1].figure is not given[0].figure
+    with pytest.raises(ValueError, match="ax must hold 2 axes; got 1"):
+        as_axes(given[0], 2)
+
+
+def test_columns_have_colours_and_names():
+    assert len(set(colours(7))) == 7
+    assert colours(8)[7] == colours(1)[0]
+    columns = list(coloured_columns(["a", "b"], THETA))
+    assert [name for _, name, _ in columns] == ["a", "b"]
+    np.testing.assert_array_equal(columns[1][2], THETA[:, 1])
+
+
+def test_names_are_those_given_or_those_of_the_estimator_or_numbers():
+    class Named:
+        parameter_names_in_ = np.array(["a", "b"], dtype=object)
+
+    assert parameter_names(2, ("c", "d"), Named()) == ["c", "d"]
+    assert parameter_names(2, None, Named()) == ["a", "b"]
+    assert parameter_names(2, None, object()) == ["theta_0", "theta_1"]
+    with pytest.raises(ValueError, match="names must hold 2 names"):
+        parameter_names(2, ["a"])
+
+
+def test_a_joint_curve_is_named_for_its_kind():
+    assert curve_names("rank", 2, ["a", "b"]) == ["a", "b"]
+    assert curve_names("tarp", 1, ["a", "b"]) == ["TARP"]
+    assert curve_names("hpd", 1, None) == ["highest density"]
+
+
+def test_skbi_itself_does_not_import_matplotlib():
+    code = "import sys, skbi; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

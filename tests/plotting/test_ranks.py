@@ -1,0 +1,57 @@
+"""The rank plot draws the ranks of `sbc_ranks` and the band of `ecdf_band`."""
+
+import numpy as np
+import pytest
+from figures import SAMPLES, THETA, blank_axes, labelled_curves
+
+from skbi import RankDisplay, ecdf_band, sbc_ranks
+
+
+def test_ranks_are_drawn_as_histogram_and_as_ecdf_difference():
+    histogram, ecdf = blank_axes(2)
+    RankDisplay.from_predictions(
+        THETA, SAMPLES, names=["a", "b"], random_state=0, ax=[histogram, ecdf]
+    )
+    ranks = sbc_ranks(THETA, SAMPLES, random_state=0)
+    levels = np.arange(1, 100) / 100
+    for j, name in enumerate(["a", "b"]):
+        counts = next(p for p in histogram.patches if p.get_label() == name).get_data().values
+        expected = np.histogram(ranks[:, j], np.linspace(-0.5, 99.5, 21))[0]
+        np.testing.assert_allclose(counts, expected)
+        share = (ranks[:, j, None] <= np.arange(99)).mean(axis=0)
+        np.testing.assert_allclose(
+            labelled_curves(ecdf)[name], np.column_stack([levels, share - levels]), atol=1e-12
+        )
+    band = ecdf.collections[0].get_paths()[0].vertices
+    lower, upper = ecdf_band(200, levels)
+    assert band[:, 1].min() == pytest.approx((lower - levels).min())
+    assert band[:, 1].max() == pytest.approx((upper - levels).max())
+
+
+def test_the_histogram_is_level_for_any_number_of_draws():
+    """Bins that hold one rank more than others are scaled to it."""
+    rng = np.random.default_rng(1)
+    samples = rng.normal(size=(4000, 30, 1))
+    display = RankDisplay.from_predictions(
+        rng.normal(size=(4000, 1)), samples, kind="histogram", random_state=0, confidence=0.9999
+    )
+    (bars,) = display.ax_.patches
+    counts = bars.get_data().values
+    assert abs(counts / 200 - 1).max() < 0.45
+    assert np.corrcoef(counts, np.diff(np.ceil(bars.get_data().edges)))[0, 1] < 0.6
+
+
+def test_the_display_of_an_estimator_takes_its_names(fitted):
+    npe, theta, X = fitted
+    display = RankDisplay.from_estimator(npe, theta, X, n_samples=50, random_state=0)
+    assert display.ranks.max() <= 50
+    assert display.names == ["a", "b"]
+
+
+def test_one_run_can_be_drawn():
+    RankDisplay.from_predictions(THETA[:1], SAMPLES[:1, :1], random_state=0)
+
+
+def test_bad_requests_say_what_was_expected():
+    with pytest.raises(ValueError, match="kind must be"):
+        RankDisplay.from_predictions(THETA, SAMPLES, kind="hist")
