@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import dynesty.utils
 import joblib
@@ -30,14 +31,14 @@ class Interrupted(NPEEstimator):
 
     after = 10**9
 
-    def _losses(self, *arguments):
-        losses = super()._losses(*arguments)
+    def _objective(self, *arguments):
+        objective = super()._objective(*arguments)
 
-        def counted(rows, part):
+        def counted(rows, fraction):
             self.after -= 1
             if self.after == -1:
                 raise KeyboardInterrupt
-            return losses(rows, part)
+            return objective(rows, fraction)
 
         return counted
 
@@ -66,16 +67,16 @@ def test_an_interrupt_at_any_moment_leaves_a_usable_estimator(after, n_estimator
 
 def test_a_full_disk_ends_a_sampling_run_with_its_last_checkpoint(monkeypatch, tmp_path):
     nle = NLEEstimator(prior=PRIOR, max_iter=2, **QUICK).fit(THETA, X)
-    path, save, calls = tmp_path / "run.save", dynesty.utils.pickle_module.dump, []
+    path, pickle, calls = tmp_path / "run.save", dynesty.utils.pickle_module, []
 
     def dump(*arguments):
         calls.append(arguments)
         if len(calls) > 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(*arguments)
+        pickle.dump(*arguments)
 
     options = {"nlive": 50, "checkpoint_file": path, "sampler": "nested", "random_state": 0}
-    monkeypatch.setattr(dynesty.utils.pickle_module, "dump", dump)
+    monkeypatch.setattr(dynesty.utils, "pickle_module", SimpleNamespace(dump=dump))
     with pytest.raises(OSError, match="No space left"):
         nle.sample_posterior(X[0], 20, checkpoint_every=0, **options)
     monkeypatch.undo()

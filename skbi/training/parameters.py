@@ -118,8 +118,7 @@ class StackedParameters:
         """Return 1 for the columns of ``values`` that are shrunk, and 0 for the others."""
         ids = {id(parameter) for parameter in shrunk}
         first = (*self.stacked, *(each[0] for each in self.unstacked))
-        flags = torch.tensor([id(parameter) in ids for parameter in first])
-        flags = flags.to(self.values)
+        flags = self.values.new_tensor([id(parameter) in ids for parameter in first])
         return flags.repeat_interleave(torch.tensor(self.widths, device=flags.device))
 
     def _attach(self) -> None:

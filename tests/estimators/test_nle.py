@@ -15,12 +15,21 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from skbi import JointPrior, NLEEstimator, NPEEstimator, misspecification_score
+from skbi.samplers.info import SamplerInfo
+from skbi.samplers.registry import Sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:flow='realnvp' needs at least 2 variables")
 
 QUICK = {"max_iter": 3, "n_transforms": 2, "hidden_layer_sizes": (16,), "random_state": 0}
 PRIOR = JointPrior({"k": stats.bernoulli(0.4), "mu": stats.norm(0, 2), "s": stats.expon()})
 SHORT = {"nlive": 60, "bootstrap": 0, "dlogz": 1}  # of nested sampling; it warns of nothing
+MEDIANS = Sampler(
+    "medians",
+    lambda likelihood, prior, n, *_, **options: (
+        prior.ppf(np.full((n, len(prior.names)), 0.5)),
+        SamplerInfo("medians", 0),
+    ),
+)  # for what is said before sampling starts
 flows = pytest.mark.parametrize("flow", ["spline", "realnvp"])
 
 
@@ -499,7 +508,7 @@ def test_data_beyond_the_training_points_are_reported(fitted, feature, sign):
     edge = X[:, feature].max() if sign > 0 else X[:, feature].min()
     X_obs[0, 0, feature] = edge + 3 * sign * X[:, feature].std()
     with pytest.warns(UserWarning, match=rf"feature {feature} .* 3\.0 standard deviations"):
-        fitted._check_familiar(fitted._check_observations(X_obs)[0], "nested")
+        fitted.sample_posterior(X_obs, sampler=MEDIANS)
 
 
 def test_points_within_the_range_that_are_unlike_all_others_are_reported():
@@ -510,8 +519,9 @@ def test_points_within_the_range_that_are_unlike_all_others_are_reported():
     prior = JointPrior({"mu": stats.norm()})
     nle = NLEEstimator(prior=prior, **QUICK).fit(theta, X)
     with pytest.warns(UserWarning, match="unlike the training simulations"):
-        nle._check_familiar(nle._check_observations([[1.0, -1.0]])[0], "nuts")
-    nle._check_familiar(nle._check_observations([[1.0, 1.0]])[0], "nuts")
+        nle.sample_posterior(np.array([1.0, -1.0]), sampler=MEDIANS)
+    untypical, typical = nle.typicality([[1.0, -1.0], [1.0, 1.0]])
+    assert untypical < 1e-3 < typical
 
 
 def test_draws_beyond_the_training_parameters_are_reported():
