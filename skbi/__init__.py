@@ -18,7 +18,18 @@ from skbi.calibration import (
 )
 from skbi.estimators import NLEEstimator, NPEEstimator, Typicality, sequential
 from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
-from skbi.preprocessing import FeatureMap, Maps, ParameterMap
+from skbi.preprocessing import (
+    Basis,
+    Compression,
+    Directions,
+    Emulator,
+    FeatureMap,
+    Gaps,
+    Location,
+    Maps,
+    ParameterMap,
+    Projection,
+)
 from skbi.priors import JointPrior, Prior
 from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate
 
@@ -53,12 +64,19 @@ __version__ = "0.1.0"
 TRUSTED_TYPES = [
     f"{kind.__module__}.{kind.__qualname__}"
     for kind in (
+        Basis,
+        Compression,
+        Directions,
+        Emulator,
         FeatureMap,
+        Gaps,
         JointPrior,
+        Location,
         Maps,
         NLEEstimator,
         NPEEstimator,
         ParameterMap,
+        Projection,
         Typicality,
     )
 ]

@@ -39,8 +39,8 @@ OUTSIDE = {
 STANDARD = {
     "__future__", "abc", "collections", "concurrent", "contextlib", "copy", "dataclasses",
     "faulthandler", "functools", "hashlib", "inspect", "itertools", "json", "math", "mmap",
-    "multiprocessing", "numbers", "os", "pathlib", "queue", "re", "shutil", "signal", "threading",
-    "time", "traceback", "types", "typing", "warnings", "zipfile",
+    "multiprocessing", "numbers", "operator", "os", "pathlib", "queue", "re", "shutil", "signal",
+    "threading", "time", "traceback", "types", "typing", "warnings", "zipfile",
 }  # fmt: skip
 MAX_LINES = 500
 

@@ -44,7 +44,7 @@ class TinyNRE(SampledPosterior, BaseSBIEstimator):  # noqa: D101
     ):  # fmt: skip
         vars(self).update((k, v) for k, v in locals().items() if k not in ("self", "__class__"))
 
-    def _fit_maps(self, data):
+    def _fit_maps(self, data, rng):
         return Maps.fit(self.prior, data.theta, data.X, False, flat_coordinates=False)
 
     def _specify(self, data, maps):

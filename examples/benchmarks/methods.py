@@ -188,7 +188,9 @@ def _torch_prior(prior):
             "gamma": lambda: d.Gamma(args[0], 1.0),
             "lognorm": lambda: d.LogNormal(np.log(kwds["scale"]), args[0]),
             "halfnorm": lambda: d.HalfNormal(kwds["scale"]),
+            "expon": lambda: d.Exponential(1 / kwds["scale"]),
         }[marginal.dist.name]()
         return kind.expand(torch.Size([1]))
 
-    return MultipleIndependent([one(m) for m in prior.marginals.values()], validate_args=False)
+    found = [one(m) for m in prior.marginals.values()]
+    return found[0] if len(found) == 1 else MultipleIndependent(found, validate_args=False)

@@ -86,7 +86,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
     # ---- what an estimator says of itself
 
     @abstractmethod
-    def _fit_maps(self, data: TrainingData) -> Maps:
+    def _fit_maps(self, data: TrainingData, rng: np.random.Generator) -> Maps:
         """Fit the maps between the user's units and the networks'."""
 
     @abstractmethod
@@ -103,7 +103,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
     ) -> Objective:
         """Return what is minimised."""
 
-    def _plan(self, data: TrainingData) -> TrainingPlan:
+    def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         """Say how to train: see `plan_training`."""
         return plan_training(self, data)
 
@@ -111,6 +111,13 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         self, members: list[Member], data: TrainingData, maps: Maps, rng: np.random.Generator
     ) -> None:
         """Set new members to where training starts, if not at the weights they are built with."""
+
+    def _weigh(
+        self, training: JointTraining, objective: Objective, validation: torch.Tensor
+    ) -> float:
+        """Weigh the members by validation rows; return the mixture's score."""
+        losses, row_weights = evaluate(objective, validation)
+        return Ensemble(training.members).weigh(-losses, row_weights)
 
     def _advise(self, data: TrainingData) -> list[str]:
         """Return warnings of what a fit to these data cannot do well."""
@@ -156,7 +163,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         UserWarning
             Of what a fit to these data cannot do well.
         ConvergenceWarning
-            If training was interrupted.
+            If training was interrupted, or if its loss ended above that of its first epoch.
         """
         self._check_options()
         rng = as_generator(self.random_state)
@@ -165,7 +172,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             self._check_resumable(data)
             maps, architecture = self._maps, self._architecture
         else:
-            maps = self._fit_maps(data)
+            maps = self._fit_maps(data, rng)
             architecture = self._specify(data, maps)
         for message in self._advise(data):
             warnings.warn(message, stacklevel=2)
@@ -174,6 +181,14 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         self._maps, self._architecture, self.members_ = maps, architecture, members
         self._typicality, self._transformer = typicality, data.transformer
         self._describe(X, data, history, best_score)
+        if history.has_diverged:
+            warnings.warn(
+                f"The training loss rose from {history.loss_curve[0]:.4g} in the first epoch to "
+                f"{history.loss_curve[-1]:.4g} in the last: steps were too long. The best weights "
+                "are kept; a smaller learning_rate_init should give better ones.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         if history.interrupted:
             warnings.warn(
                 f"Training was interrupted after {history.n_iter} epochs; the best weights so far "
@@ -191,7 +206,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         rng: np.random.Generator,
     ) -> tuple[list[Member], History, float | None]:
         """Train members together and weigh them; also return the mixture's validation score."""
-        plan = self._plan(data)
+        plan = self._plan(data, maps)
         members = self._make_members(architecture, plan, data, maps, rng)
         training = JointTraining(members)
         with seeded(rng) if plan.own_module else nullcontext():
@@ -208,10 +223,9 @@ class BaseSBIEstimator(BaseEstimator, ABC):
                     rng,
                     progress=type(self).__name__ if self.verbose else None,
                 )
-            best_score = None if validation is None else history.best_scores[0]
-            if validation is not None and len(members) > 1:
-                losses, row_weights = evaluate(objective, validation)
-                best_score = Ensemble(members).weigh(-losses, row_weights)
+            best_score = None
+            if validation is not None:
+                best_score = self._weigh(training, objective, validation)
         training.release()
         return members, history, best_score
 
@@ -231,7 +245,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
                 members.append(self._build(architecture).to(self.device))
         for member, old in zip(members, fitted, strict=False):
             member.load_state_dict(old.state_dict())
-            member.log_weight.zero_()
+            member.reset()
         self._start(members[len(fitted) :], data, maps, rng)
         return members
 

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from torch import Tensor
 
 from skbi.estimators.base import BaseSBIEstimator
 from skbi.flows import FLOWS, ConditionalFlow, make_flow
-from skbi.training.ensemble import Ensemble
+from skbi.training.ensemble import Ensemble, JointTraining
+from skbi.training.loop import Objective, evaluate
 
 __all__ = ["DensityEstimator"]
 
@@ -66,6 +68,19 @@ class DensityEstimator(BaseSBIEstimator):
         super()._check_options()
         flows = {"flow": [StrOptions(set(FLOWS))]}
         validate_parameter_constraints(flows, {"flow": self.flow}, type(self).__name__)
+
+    def _member_count(self, training: JointTraining) -> float:
+        """Return how many validation rows more each member counts as when members are weighed."""
+        return 1.0
+
+    def _weigh(self, training: JointTraining, objective: Objective, validation: Tensor) -> float:
+        """Weigh the members, and widen or narrow their densities, by validation rows."""
+
+        def log_prob() -> tuple[Tensor, Tensor]:
+            losses, row_weights = evaluate(objective, validation)
+            return -losses, row_weights
+
+        return training.weigh(log_prob, self._member_count(training))
 
     def _specify_flow(self, n_features: int) -> dict[str, Any]:
         """Return a flow's architecture; affine maps of a single variable give way to splines."""

@@ -47,6 +47,10 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
     on one observation at a time. Features that are positive in all of training and have heavy tails
     are learnt as their logarithm, if that is more normal. Zero and less are then impossible, -inf.
 
+    Of more than 32 features the flow describes the directions in which their mean depends on theta,
+    and the size of the rest, whose direction is taken as uniform (`skbi.preprocessing.projection`).
+    The density is one of all features, but what they say on theta in other ways is not learnt.
+
     Parameters
     ----------
     prior : JointPrior, an object with its methods, or None, default=None
@@ -259,27 +263,28 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
         rng = as_generator(self.random_state if random_state is None else random_state)
         ensemble = Ensemble(self.members_).active()
         contexts = embed_parameters(ensemble, z)
-        points = np.empty((len(table), n_samples, self.n_features_in_))
+        points = np.empty((len(table), n_samples, self._maps.width_of_density))
         for rows in blocks(len(table), max(1, _MAX_POINTS // n_samples)):
             for columns in blocks(n_samples, _MAX_POINTS):
                 shape = points[rows, columns].shape
                 points[rows, columns] = ensemble.draw([c[rows] for c in contexts], shape, rng)
-        return self._maps.X.inverse(points)
+        return self._maps.from_density(points, rng)
 
     # ---- fitting
 
-    def _fit_maps(self, data: TrainingData) -> Maps:
+    def _fit_maps(self, data: TrainingData, rng: np.random.Generator) -> Maps:
         """Fit the maps; features with noise of their own are not learnt as their logarithm."""
         undisturbed = np.asarray(self.dequantize) == 0
-        return Maps.fit(self.prior, data.theta, data.X, False, log=undisturbed)
+        maps = Maps.fit(self.prior, data.theta, data.X, False, log=undisturbed)
+        rows = data.rows_of(data.training)
+        return maps.with_projection(data.theta[data.owners[rows]], data.X.points[rows], rng)
 
     def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
-        d = data.X.points.shape[1]
         return {
             "n_axes": data.X.n_axes,
             "n_parameters": data.theta.shape[1],
-            "n_features": d,
-            **self._specify_flow(d),
+            "n_features": maps.width_of_density,
+            **self._specify_flow(maps.width_of_density),
         }
 
     def _build(self, architecture: dict[str, Any]) -> LikelihoodMember:
@@ -288,7 +293,7 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
         flow = self._build_flow(architecture, architecture["n_features"], _N_CONTEXT)
         return LikelihoodMember(embedding, flow)
 
-    def _plan(self, data: TrainingData) -> TrainingPlan:
+    def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         return plan_training(self, data, shrinkage_range=_SHRINKAGE_RANGE)
 
     def _owners(self, X: Packed) -> NDArray[np.int64]:
@@ -313,9 +318,12 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
             if width.any():  # new noise at every step, as fixed noise would be memorised
                 uniform = torch.empty_like(x).uniform_(generator=noise)
                 x = x + width * (uniform - 0.5)
+            log_volume = constant + x @ slopes
+            if maps.projection is not None:
+                x, log_ratio = maps.projection.project(x)
+                log_volume = log_volume - log_ratio
             contexts = training.each(lambda member: member.embed_parameters(z[pairs]))
-            losses = constant + x @ slopes - training.log_prob(x, contexts)
-            return losses, weights[pairs]
+            return log_volume - training.log_prob(x, contexts), weights[pairs]
 
         return objective
 
@@ -443,8 +451,8 @@ class Likelihood(LearntLikelihood):
         self, ensemble: Ensemble, maps: Maps, observation: Packed, prior: Prior | None
     ) -> None:
         super().__init__(ensemble, maps, observation, prior)
-        self.scaled = maps.X.forward(observation.points)
-        self.constant = -float(maps.X.log_volume(self.scaled).sum())
+        self.scaled, log_ratio = maps.to_density(observation.points)
+        self.constant = float(log_ratio.sum())
 
     def parts(self) -> list[Tensor]:
         """Return the points, in blocks."""
@@ -480,8 +488,8 @@ def log_likelihood(
     if len(packed) == 1:
         return Likelihood(ensemble, maps, packed, None).evaluate(z)
     contexts = embed_parameters(ensemble, z)
-    x = maps.X.forward(packed.points)
-    log_volume, x = maps.X.log_volume(x), to_tensor(x, contexts[0])
+    y, log_ratio = maps.to_density(packed.points)
+    x = to_tensor(y, contexts[0])
     owners, values = packed.owners(), np.empty(len(x))
     for rows in blocks(len(x), _MAX_POINTS):
         if len(z) == 1:
@@ -489,4 +497,4 @@ def log_likelihood(
         else:
             paired = [context[owners[rows]] for context in contexts]
             values[rows] = ensemble.log_prob(x[rows], paired).cpu()
-    return np.bincount(owners, values - log_volume, minlength=len(packed))
+    return np.bincount(owners, values + log_ratio, minlength=len(packed))

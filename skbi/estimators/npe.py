@@ -26,11 +26,23 @@ from skbi.estimators.summaries import (
     PosteriorMember,
     check_module,
     embed_observations,
+    join_summaries,
     start_at_moments,
 )
 from skbi.estimators.typicality import describe_untypical
+from skbi.estimators.views import (
+    MIN_VIEW_WEIGHT,
+    VIEW_COUNT,
+    VIEW_LAG,
+    draw,
+    examples,
+    log_prob,
+    start_views,
+    take_views,
+    views_of,
+)
 from skbi.networks.sets import DeepSet
-from skbi.parallel import blocks, each_in_one_thread
+from skbi.parallel import blocks
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
 from skbi.priors import Prior
@@ -48,7 +60,6 @@ _MANY_PAIRS = 5000  # from which on three members do instead of four
 _MIN_SET_POINTS = 25  # of a set that is read in part
 _SET_FRACTIONS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
 _SET_SLOWDOWN = 2  # networks for sets learn at half the rate
-_MAX_DRAWS = 2**14  # draws that are in the flow of one thread at a time
 
 
 class NPEEstimator(DensityEstimator):
@@ -61,29 +72,31 @@ class NPEEstimator(DensityEstimator):
         be the distribution that the training parameters were drawn from, or that `fit` is given
         weights for. Without one the parameters are unbounded.
     flow : {"spline", "realnvp"}, default="spline"
-        Kind of coupling layer. Affine maps ("realnvp") draw and train faster;
-        posteriors with several modes or sharp edges need splines. A single
-        parameter always gets splines: a stack of affine maps of one variable is a Gaussian.
+        Kind of coupling layer. Affine maps ("realnvp") draw and train faster; posteriors with
+        several modes or sharp edges need splines, and a single parameter always gets them.
     n_transforms : int, default=4
         Number of coupling layers.
     hidden_layer_sizes : sequence of int, default=(32, 64)
         Gated layers of each coupling layer's network.
     summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
-        What an observation passes through before the flow. "auto": nothing for vectors, a `DeepSet`
-        for sets. Heavy-tailed columns, of vectors or within sets, are given once more,
-        asinh-transformed. A scikit-learn transformer is cloned and fitted on the pairs that are
-        in training, with theta as y, and may return vectors or sets; its options are this
-        estimator's (``summary__n_components``). A module is copied and trained with the flow from
-        the weights it has. It maps standardised vectors (n, d) to (n, c), or sets in packed form,
-        points (N, d) and sizes (n,), to (n, c), as `skbi.networks.DeepSet` does; columns are given
-        to it once; with ``missing="mask"``, d is twice as large. An estimator with a module can be
-        pickled, but not written by skops.
+        What an observation passes through before the flow. "auto": a `DeepSet` for sets, and
+        vectors of less than 16 features as they are, with columns of heavy tails given once more,
+        asinh-transformed. Wider vectors, and those with missing entries, are compressed, and
+        members of the ensemble see different parts of that (`skbi.preprocessing.compression`). A
+        scikit-learn transformer is cloned and fitted on the pairs that are in training, with theta
+        as y, and may return vectors or sets; its options are this estimator's
+        (``summary__n_components``). A module is copied and trained with the flow from the weights
+        it has. It maps standardised vectors (n, d) to (n, c), or sets in packed form, points (N, d)
+        and sizes (n,), to (n, c), as `skbi.networks.DeepSet` does; columns are given to it once;
+        with ``missing="mask"``, d is twice as large. An estimator with a module can be pickled, but
+        not written by skops.
     n_summary_features : int, default=32
         Width of the `DeepSet` of "auto" and "deepset".
     n_estimators : int or "auto", default="auto"
         Members of an ensemble, trained together from different initial weights; the posterior is
         their mixture, weighted by the likelihood of the validation pairs. Their shrinkage differs,
-        see ``alpha``. "auto" is 4 for vectors, 3 from 5,000 pairs on, and 2 for sets.
+        see ``alpha``. "auto" is 4 for vectors, 3 from 5,000 pairs on, 2 for sets, and 4 to 7 for
+        compressed vectors.
     batch_size : int or "auto", default="auto"
         Pairs a step; "auto" is the power of two nearest 2.56 sqrt(n), 256 at 10,000 pairs, and half
         as many sets.
@@ -110,8 +123,9 @@ class NPEEstimator(DensityEstimator):
     warm_start : bool, default=False
         Continue from the weights of the last `fit`, reading sets whole from the start.
     missing : {"error", "mask"}, default="error"
-        What to do about NaN inside an observation: refuse, or fill them with the mean and tell the
-        network which were filled.
+        What to do about NaN inside an observation: refuse, or fill them (in vectors with what is
+        expected given the other entries, in sets with the mean) and tell the network which were
+        filled.
     random_state : int, Generator, RandomState or None, default=None
         Decides the fit and, unless they are given their own, the draws.
     verbose : int, default=0
@@ -121,7 +135,7 @@ class NPEEstimator(DensityEstimator):
 
     Attributes
     ----------
-    flow_ : CouplingFlow
+    flow_ : ConditionalFlow
         The trained flow (of the member with the largest weight, in an ensemble).
     summary_net_ : Module or None
         The trained summary network (of that member), None for vectors.
@@ -281,37 +295,16 @@ class NPEEstimator(DensityEstimator):
             options["check_typicality"] = check_typicality
             return refine.sample_posterior(X_obs, n_samples, sampler="importance", **options)
         rng = as_generator(self.random_state if random_state is None else random_state)
-        ensemble = Ensemble(self.members_).active()
-        contexts, moments = embed_observations(packed, self._maps, ensemble.members)
+        ensemble = self._active()
+        contexts, moments, frame = embed_observations(packed, self._maps, ensemble.members)
         if check_typicality:
             context = contexts[ensemble.members.index(ensemble.leader)]
-            summaries = self._join_summaries(packed, self._maps, context, moments)
+            summaries = join_summaries(packed, self._maps, context, moments)
             message = describe_untypical(self._typicality.p_values(summaries))
             if message:
                 warnings.warn(message, stacklevel=2)
-        draws = self._draw(ensemble, contexts, n_samples, rng)
+        draws = draw(ensemble, self._maps.theta, contexts, frame, n_samples, rng)
         return draws[0] if single else draws
-
-    def _draw(
-        self, ensemble: Ensemble, contexts: list[Tensor], n_samples: int, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """Draw theta (n, n_samples, p), a block of draws in each thread."""
-        n = len(contexts[0])
-        draws = np.empty((n, n_samples, self.n_parameters_in_))
-        parts = [
-            (rows, columns)
-            for rows in blocks(n, max(1, _MAX_DRAWS // n_samples))
-            for columns in blocks(n_samples, _MAX_DRAWS)
-        ]
-
-        def fill(part: tuple[slice, slice], seed: int) -> None:
-            shape, some = draws[part].shape, [context[part[0]] for context in contexts]
-            z = ensemble.draw(some, shape, np.random.default_rng(seed))
-            draws[part] = self._maps.theta.inverse(z.reshape(-1, shape[-1])).reshape(shape)
-
-        seeds = rng.integers(2**63, size=len(parts)).tolist()
-        each_in_one_thread(fill, list(zip(parts, seeds, strict=True)))
-        return draws
 
     @torch.no_grad()
     def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
@@ -335,28 +328,38 @@ class NPEEstimator(DensityEstimator):
                 f"X must hold one observation or as many as theta has rows, {len(table)}; got "
                 f"{len(packed)}."
             )
-        ensemble = Ensemble(self.members_).active().double()
-        contexts, _ = embed_observations(packed, self._maps, ensemble.members)
+        ensemble = self._active().double()
+        contexts, _, frame = embed_observations(packed, self._maps, ensemble.members)
         z, log_det = self._maps.theta.forward(table)
         log_q = np.empty(len(table))
         for rows in blocks(len(table), MAX_POINTS):
-            paired = [c if len(packed) == 1 else c[rows] for c in contexts]
-            density = ensemble.log_prob(to_tensor(z[rows], contexts[0]), paired)
-            log_q[rows] = density.cpu().numpy()
+            observations = slice(None) if len(packed) == 1 else rows
+            paired = [context[observations] for context in contexts]
+            own = None if frame is None else frame[observations]
+            log_q[rows] = log_prob(ensemble, z[rows], paired, own).cpu().numpy()
         return np.where(np.isfinite(log_det), log_q + log_det, -np.inf)
+
+    def _active(self) -> Ensemble:
+        """Return the members that count; of different views also those that hardly do.
+
+        They are right where an emulator is wrong.
+        """
+        least = {} if self._maps.compression is None else {"least": MIN_VIEW_WEIGHT}
+        return Ensemble(self.members_).active(**least)
+
+    def _member_count(self, training: JointTraining) -> float:
+        return VIEW_COUNT if training.members[0].has_view else 1.0
 
     # ---- fitting
 
-    def _fit_maps(self, data: TrainingData) -> Maps:
+    def _fit_maps(self, data: TrainingData, rng: np.random.Generator) -> Maps:
         """Fit the maps; a user's own module reads every column once, as it is."""
-        return Maps.fit(
-            self.prior,
-            data.theta,
-            data.X,
-            self.missing == "mask",
-            flat_coordinates=True,
-            asinh=not isinstance(self.summary, nn.Module),
-        )
+        own_module, mask = isinstance(self.summary, nn.Module), self.missing == "mask"
+        tails = {"flat_coordinates": True, "asinh": not own_module}
+        maps = Maps.fit(self.prior, data.theta, data.X, mask, **tails)
+        if own_module:
+            return maps
+        return maps.with_compression(data.theta, data.X, data.training, rng)
 
     def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
         for_sets = self.summary == "deepset" or isinstance(self.summary, DeepSet)
@@ -373,7 +376,8 @@ class NPEEstimator(DensityEstimator):
         return {
             "n_axes": data.X.n_axes,
             "n_parameters": data.theta.shape[1],
-            "n_features": maps.X.width,
+            "n_features": maps.width,
+            "has_view": maps.compression is not None,
             "n_summary_features": n_summary_features,
             "module": module,
             **self._specify_flow(data.theta.shape[1]),
@@ -386,20 +390,22 @@ class NPEEstimator(DensityEstimator):
         if summary is not None:
             width = architecture["n_summary_features"]
         flow = self._build_flow(architecture, architecture["n_parameters"], width)
-        return PosteriorMember(summary, flow)
+        return PosteriorMember(summary, flow, architecture["has_view"])
 
-    def _plan(self, data: TrainingData) -> TrainingPlan:
+    def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         has_sets, own_module = data.X.sizes is not None, isinstance(self.summary, nn.Module)
         n_members = self.n_estimators
         if n_members == "auto" and data.resumed:
             n_members = len(self.members_)
         elif n_members == "auto":
             n_members = 2 if has_sets else 4 if len(data.X) < _MANY_PAIRS else 3
+            n_members = len(views_of(maps)) or n_members
         return plan_training(
             self,
             data,
             n_members=n_members,
             slowdown=_SET_SLOWDOWN if has_sets else 1,
+            first_lag=VIEW_LAG if maps.compression is not None else 0,
             set_fractions=self._set_fractions(data.X),
             one_thread=not (has_sets or own_module),
             own_module=own_module,
@@ -416,14 +422,13 @@ class NPEEstimator(DensityEstimator):
     def _objective(
         self, training: JointTraining, data: TrainingData, maps: Maps, rng: np.random.Generator
     ) -> Objective:
-        like = training.weights.values
-        z, log_det = (to_tensor(a, like) for a in maps.theta.forward(data.theta))
-        weights, indexer = to_tensor(data.weights, like), maps.indexer(data.X, like, rng)
+        weights = to_tensor(data.weights, training.weights.values)
+        take = examples(training, data, maps, rng)
 
         def objective(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-            batch = indexer.take(rows, fraction)
+            batch, z, log_det = take(rows, fraction, training.weights.trained)
             contexts = training.each(lambda member: member.embed_observations(batch))
-            return -training.log_prob(z[rows], contexts) - log_det[rows], weights[rows]
+            return -training.log_prob(z, contexts) - log_det, weights[rows]
 
         return objective
 
@@ -435,10 +440,14 @@ class NPEEstimator(DensityEstimator):
         rng: np.random.Generator,
     ) -> None:
         """Start at a linear regression, for sets on their moments, unless a module is given."""
+        take_views(members, maps, self._plan(data, maps).n_members)
         pairs = data.training[:_MAX_START_PAIRS]
         if not members or isinstance(self.summary, nn.Module) or len(pairs) < _MIN_START_PAIRS:
             return
         (z, _), like = maps.theta.forward(data.theta[pairs]), members[0].log_weight
+        if maps.compression is not None:
+            start_views(members, maps, z, data.X.take(pairs))
+            return
         if members[0].summary is None:
             context = members[0].embed_observations(maps.batch(data.X.take(pairs), like))
             regression = regress(context.cpu().double().numpy(), z)
@@ -483,14 +492,5 @@ class NPEEstimator(DensityEstimator):
     def _summarise(self, member: PosteriorMember, maps: Maps, X: Packed) -> NDArray[np.float64]:
         if X.sizes is None:
             return super()._summarise(member, maps, X)
-        (context,), moments = embed_observations(X, maps, [member])
-        return self._join_summaries(X, maps, context, moments)
-
-    @staticmethod
-    def _join_summaries(
-        X: Packed, maps: Maps, context: Tensor, moments: Tensor
-    ) -> NDArray[np.float64]:
-        """Scaled vectors as they are; of sets the summary, mean, log sd and log size."""
-        if X.sizes is None:
-            return maps.X.forward(X.points)
-        return np.hstack([context.cpu(), moments.cpu(), np.log(X.sizes[:, None])])
+        (context,), moments, _ = embed_observations(X, maps, [member])
+        return join_summaries(X, maps, context, moments)

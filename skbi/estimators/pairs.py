@@ -82,6 +82,7 @@ def plan_training(
     n_members: int | None = None,
     shrinkage_range: float = 25.0,
     slowdown: float = 1.0,
+    first_lag: float = 0.0,
     set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS,
     one_thread: bool = True,
     own_module: bool = False,
@@ -98,7 +99,7 @@ def plan_training(
         The shrinkage of the last member over that of the first.
     slowdown : float, default=1
         What learning rate, batch size and shrinkage are divided by, for networks that need it.
-    set_fractions, one_thread, own_module
+    first_lag, set_fractions, one_thread, own_module
         See `TrainingPlan`.
 
     Returns
@@ -122,6 +123,7 @@ def plan_training(
         max_iter=estimator.max_iter,
         n_iter_no_change=estimator.n_iter_no_change,
         tol=estimator.tol,
+        first_lag=first_lag,
         set_fractions=WHOLE_SETS if data.resumed else set_fractions,
         one_thread=one_thread,
         own_module=own_module,

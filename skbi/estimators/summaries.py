@@ -17,6 +17,7 @@ from skbi.flows import ConditionalFlow
 from skbi.networks.layers import hard_clip, soft_clip
 from skbi.networks.sets import DeepSet, Sets
 from skbi.parallel import each_in_one_thread
+from skbi.preprocessing.location import Frame, join_frames
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Batch, Packed, to_tensor
 from skbi.training.ensemble import DensityMember
@@ -27,6 +28,7 @@ __all__ = [
     "PosteriorMember",
     "check_module",
     "embed_observations",
+    "join_summaries",
     "start_at_moments",
     "summarise",
 ]
@@ -42,15 +44,45 @@ class PosteriorMember(DensityMember):
     ----------
     summary : Module or None
     flow : ConditionalFlow
+    has_view : bool, default=False
+        Whether it sees only some columns, see `View`.
     """
 
-    def __init__(self, summary: nn.Module | None, flow: ConditionalFlow) -> None:
+    columns: Tensor
+    framed: Tensor
+
+    def __init__(
+        self, summary: nn.Module | None, flow: ConditionalFlow, has_view: bool = False
+    ) -> None:
         super().__init__(flow)
-        self.summary = summary
+        self.summary, self.has_view = summary, has_view
+        if has_view:
+            self.register_buffer("columns", torch.ones(flow.n_context))
+            self.register_buffer("framed", torch.zeros((), dtype=torch.bool))
+
+    def look(self, groups: Iterable[NDArray[np.int64]], framed: bool) -> None:
+        """See some columns only, and describe z in the frame of the emulator's posterior or not."""
+        self.columns.zero_()
+        for columns in groups:
+            self.columns[torch.as_tensor(columns)] = 1
+        self.framed.fill_(framed)
 
     def embed_observations(self, batch: Batch) -> Tensor:
         """Summarise observations, (n, c)."""
-        return summarise(self.summary, batch)
+        summary = summarise(self.summary, batch)
+        return summary * self.columns if self.has_view else summary
+
+    def to_flow(
+        self, z: NDArray[np.float64], frame: Frame | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return z (n, p) as the flow describes it, and the log determinant, (n,) or (1,)."""
+        if self.has_view and self.framed:
+            return frame.forward(z)
+        return z, np.zeros(1)
+
+    def from_flow(self, z: NDArray[np.float64], frame: Frame | None) -> NDArray[np.float64]:
+        """Map draws (n, draws, p) back."""
+        return frame.inverse(z) if self.has_view and self.framed else z
 
     def shrunk(self) -> list[nn.Parameter]:
         """Return what shrinkage pulls to zero of the summary network, if that is skbi's own."""
@@ -83,7 +115,7 @@ def check_module(module: nn.Module, batch: Batch) -> int:
 
 def embed_observations(
     packed: Packed, maps: Maps, members: Sequence[PosteriorMember]
-) -> tuple[list[Tensor], Tensor]:
+) -> tuple[list[Tensor], Tensor, Frame | None]:
     """Embed every observation once with every member, a block of observations in each thread.
 
     Returns
@@ -92,21 +124,26 @@ def embed_observations(
         One for each member.
     moments : Tensor, shape (n, 2 d), or (n, 0) for vectors
         Mean and log standard deviation of every set.
+    frame : Frame or None
+        Of the emulator's posteriors, for vectors that are compressed.
     """
     like = next(members[0].parameters())
     contexts = [like.new_empty(len(packed), member.flow.n_context) for member in members]
     moments = like.new_empty(len(packed), 0 if packed.sizes is None else 2 * maps.X.width)
 
+    frames: dict[int, Frame | None] = {}
+
     @torch.no_grad()
     def embed(rows: slice) -> None:
-        batch = maps.batch(packed[rows], like)
+        points, frames[rows.start] = maps.read(packed[rows])
+        batch = packed[rows].tensors(points, like)
         for context, member in zip(contexts, members, strict=True):
             context[rows] = member.embed_observations(batch)
         if packed.sizes is not None:
             moments[rows] = _moments(batch)
 
     each_in_one_thread(embed, [(rows,) for rows in packed.blocks(MAX_POINTS)])
-    return contexts, moments
+    return contexts, moments, join_frames([frames[start] for start in sorted(frames)])
 
 
 @torch.no_grad()
@@ -144,6 +181,13 @@ def start_at_moments(
         of_context, *rest = regress(context[:, :k], z)
         n_others = context.shape[1] - k
         member.flow.start_at(np.pad(of_context, ((0, n_others), (0, 0))), *rest)
+
+
+def join_summaries(X: Packed, maps: Maps, context: Tensor, moments: Tensor) -> NDArray[np.float64]:
+    """Return what typicality is judged by: scaled vectors; of sets context, moments, log size."""
+    if X.sizes is None:
+        return maps.X.forward(X.points)
+    return np.hstack([context.cpu(), moments.cpu(), np.log(X.sizes[:, None])])
 
 
 def _moments(batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from skbi.flows.coupling import Coupling, RealNVP
 from skbi.flows.flow import (
+    BASE_SCALES,
     FLOWS,
     ConditionalFlow,
     Layer,
@@ -15,6 +16,7 @@ from skbi.flows.flow import (
 from skbi.flows.spline import NeuralSplineFlow
 
 __all__ = [
+    "BASE_SCALES",
     "FLOWS",
     "ConditionalFlow",
     "Coupling",

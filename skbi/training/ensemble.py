@@ -7,7 +7,6 @@ rows, so that a member that overfits counts for little.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skbi.flows.flow import ConditionalFlow, stack, unstack
+from skbi.flows.flow import BASE_SCALES, ConditionalFlow, stack, unstack
 from skbi.training.parameters import StackedParameters
 
 __all__ = ["DensityMember", "Ensemble", "JointTraining", "Member"]
 
 _N_EM_STEPS = 100
+_BASE_COUNTS = 1.0, 10.0, 1.0, 0.2  # rows that a flow's base components count as, beforehand
 _MIN_ACTIVE_WEIGHT = 0.01  # mixture weight from which on a member takes part in draws and densities
 
 
@@ -47,6 +47,10 @@ class Member(nn.Module):
         """Return the parameters that shrinkage pulls to zero (besides those of a flow)."""
         return []
 
+    def reset(self) -> None:
+        """Forget what validation rows decided, before training goes on."""
+        self.log_weight.zero_()
+
 
 class DensityMember(Member):
     """A member that is a conditional density, by a flow.
@@ -58,6 +62,11 @@ class DensityMember(Member):
     def __init__(self, flow: ConditionalFlow) -> None:
         super().__init__()
         self.flow = flow
+
+    def reset(self) -> None:
+        """Forget the mixture weight and the width of the flow's base."""
+        super().reset()
+        self.flow.set_base()
 
 
 class Ensemble:
@@ -84,11 +93,11 @@ class Ensemble:
         """A tensor of the members' type, on their device."""
         return next(self.members[0].parameters())
 
-    def active(self) -> Ensemble:
-        """Return the members of a hundredth or more, which draws and densities are made of."""
+    def active(self, least: float = _MIN_ACTIVE_WEIGHT) -> Ensemble:
+        """Return the members of at least this weight, which draws and densities are made of."""
         shares = self._log_weights().softmax(dim=0).tolist()
         pairs = zip(self.members, shares, strict=True)
-        return Ensemble([member for member, share in pairs if share >= _MIN_ACTIVE_WEIGHT])
+        return Ensemble([member for member, share in pairs if share >= least])
 
     def double(self) -> Ensemble:
         """Return a copy in double precision, for densities."""
@@ -107,25 +116,28 @@ class Ensemble:
 
     @torch.no_grad()
     def draw(
-        self, contexts: Sequence[Tensor], shape: tuple[int, ...], rng: np.random.Generator
+        self,
+        contexts: Sequence[Tensor],
+        shape: tuple[int, ...],
+        rng: np.random.Generator,
+        restore: Callable[[Member, NDArray[np.float64]], NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """Draw (n, draws, k) from the mixture of flows.
 
         Each draw is from a member at random, the same one for all n, so that contexts need not be
-        repeated.
+        repeated. ``restore`` maps the draws of a member's flow to common coordinates.
         """
         device = contexts[0].device
         u = torch.as_tensor(rng.standard_normal(shape, dtype=np.float32), device=device)
-        if len(self.members) == 1:
-            z, _ = self.members[0].flow.inverse(u, contexts[0])
-            return z.double().cpu().numpy()
         shares = self._log_weights().double().softmax(dim=0).cpu().numpy()
-        chosen = torch.as_tensor(rng.choice(len(shares), size=shape[1], p=shares), device=device)
-        z = torch.empty_like(u)
+        chosen = rng.choice(len(shares), size=shape[1], p=shares)
+        z = np.empty(shape)
         for i, (member, context) in enumerate(zip(self.members, contexts, strict=True)):
-            columns = torch.nonzero(chosen == i)[:, 0]
-            z[:, columns], _ = member.flow.inverse(u[:, columns], context)
-        return z.double().cpu().numpy()
+            columns = np.flatnonzero(chosen == i)
+            scaled = member.flow.scale_draws(u[:, columns], rng)
+            drawn = member.flow.inverse(scaled, context)[0].double().cpu().numpy()
+            z[:, columns] = drawn if restore is None else restore(member, drawn)
+        return z
 
     @torch.no_grad()
     def weigh(self, log_scores: Tensor, row_weights: Tensor) -> float:
@@ -145,20 +157,51 @@ class Ensemble:
         float
             The rows' weighted mean log probability under the mixture.
         """
-        log_scores = log_scores.double()
-        log_weights = torch.zeros_like(log_scores[:, :1])
-        for _ in range(_N_EM_STEPS):
-            shares = torch.softmax(log_scores + log_weights, dim=0) * row_weights
-            log_weights = (shares.sum(dim=1, keepdim=True) + 1).log()
-        total = math.log(log_scores.shape[1] + len(self.members))
+        log_weights, _, score = _weigh(log_scores[:, None], row_weights, 1.0, (1.0,))
         for member, log_weight in zip(self.members, log_weights, strict=True):
-            member.log_weight.copy_(log_weight[0] - total)
-        mixed = torch.logsumexp(log_scores + log_weights, dim=0)
-        mixed = mixed - torch.logsumexp(log_weights, dim=0)
-        return float((row_weights * mixed).mean())
+            member.log_weight.copy_(log_weight)
+        return score
 
     def _log_weights(self) -> Tensor:
         return torch.stack([member.log_weight for member in self.members])
+
+
+def _weigh(
+    log_scores: Tensor, row_weights: Tensor, count: float, base_counts: Sequence[float]
+) -> tuple[Tensor, Tensor, float]:
+    """Find the weights of members and, the same for all members, of the components of their bases.
+
+    Both maximise the likelihood of rows, sum_k w_k sum_s b_s q_ks, by expectation maximisation.
+
+    Parameters
+    ----------
+    log_scores : Tensor, shape (members, components, n)
+    row_weights : Tensor, shape (n,)
+    count, base_counts
+        How many rows more each member and each component counts as, that only it explains.
+
+    Returns
+    -------
+    log_weights : Tensor, shape (members,)
+    log_shares : Tensor, shape (components,)
+    score : float
+        The rows' weighted mean log probability.
+    """
+    log_scores = log_scores.double()
+    log_weights = torch.zeros_like(log_scores[:, 0, 0])
+    counts = torch.as_tensor(base_counts, dtype=torch.float64, device=log_scores.device)
+    log_shares = (counts / counts.sum()).log()
+
+    def joint() -> Tensor:
+        return (log_scores + log_weights[:, None, None] + log_shares[:, None]).flatten(0, 1)
+
+    for _ in range(_N_EM_STEPS):
+        found = joint().softmax(dim=0) * row_weights
+        found = found.sum(dim=1).unflatten(0, log_scores.shape[:2])
+        log_weights = (found.sum(dim=1) + count).log().log_softmax(dim=0)
+        log_shares = (found.sum(dim=0) + counts).log().log_softmax(dim=0)
+    mixed = torch.logsumexp(joint(), dim=0)
+    return log_weights, log_shares, float((row_weights * mixed).mean())
 
 
 class JointTraining(nn.Module):
@@ -195,8 +238,37 @@ class JointTraining(nn.Module):
         return torch.stack([compute(self.members[i]) for i in self.weights.trained])
 
     def log_prob(self, z: Tensor, contexts: Tensor) -> Tensor:
-        """Log density of z (n, k) in each member still trained, (members, n)."""
-        return self.flow.log_prob(z.expand(len(contexts), *z.shape), contexts)
+        """Log density, (members still trained, n), of z (n, k) or (members still trained, n, k)."""
+        return self.flow.log_prob(z.expand(len(contexts), *z.shape[-2:]), contexts)
+
+    @torch.no_grad()
+    def weigh(self, log_prob: Callable[[], tuple[Tensor, Tensor]], count: float = 1.0) -> float:
+        """Set the mixture weights of densities, and the width of their bases, by validation rows.
+
+        Parameters
+        ----------
+        log_prob : callable
+            Computes the rows' log probabilities (members, n) and weights (n,).
+        count : float, default=1
+            How many rows more each member counts as.
+
+        Returns
+        -------
+        float
+            The rows' weighted mean log probability under the mixture.
+        """
+        log_scores = []
+        for component in range(len(BASE_SCALES)):
+            self.flow.set_base(component)
+            scores, row_weights = log_prob()
+            log_scores.append(scores)
+        self.flow.set_base()
+        stacked = torch.stack(log_scores, dim=1)
+        log_weights, log_shares, score = _weigh(stacked, row_weights, count, _BASE_COUNTS)
+        for i, member in enumerate(self.members):
+            member.log_weight.copy_(log_weights[i])
+            self._flows[i].base_shares.copy_(log_shares.exp())
+        return score
 
     def release(self) -> None:
         """Give the members their flows, with the weights that were learnt."""

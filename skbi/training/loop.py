@@ -31,6 +31,8 @@ _MAX_GRADIENT_NORM = 1.0
 _ADAM_BETAS = 0.9, 0.99
 _MAX_VALIDATION_ROWS = 500  # evaluated at a time
 _COMPARED_EPOCHS = 0.2  # share of the epochs whose best score tells how good a member is
+_MIN_RISE = 0.1  # nats by which the loss has to rise before that is worth a warning
+_MIN_EPOCHS = 10  # after which it should not have risen
 _MIN_LAG = 0.3  # nats, at least, by which a member lags behind before it is dropped
 
 
@@ -53,6 +55,9 @@ class TrainingPlan:
         Epochs, and epochs without improvement after which training stops.
     tol : float
         Improvement of the validation score that counts.
+    first_lag : float
+        How far a member may lag behind the best one when training begins, in nats, beyond what it
+        may at the end. Members that see different things learn at different speed.
     set_fractions : tuple of (float, float)
         Pairs (share of the epochs up to which, share of each set's points that is read).
     one_thread : bool
@@ -68,6 +73,7 @@ class TrainingPlan:
     n_iter_no_change: int
     tol: float
     n_members: int = 1
+    first_lag: float = 0.0
     set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS
     one_thread: bool = True
     own_module: bool = False
@@ -91,12 +97,15 @@ class History:
         The best score of each member, or that of its start.
     interrupted : bool
         Whether the user stopped training.
+    has_diverged : bool
+        Whether the loss, after ten epochs or more on whole sets, ended above that of the first one.
     """
 
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     best_scores: list[float] = field(default_factory=list)
     interrupted: bool = False
+    has_diverged: bool = False
 
     @property
     def n_iter(self) -> int:
@@ -163,8 +172,12 @@ def train(
         bar.close()
         weights.restore_best()
         module.eval()
-    run.history.best_scores = run.best_scores.tolist()
-    return run.history
+    history = run.history
+    history.best_scores = run.best_scores.tolist()
+    rise = history.loss_curve[-1] - history.loss_curve[0]
+    comparable = plan.set_fraction(0) == 1 and history.n_iter >= _MIN_EPOCHS
+    history.has_diverged = comparable and rise > _MIN_RISE
+    return history
 
 
 @torch.no_grad()
@@ -290,7 +303,9 @@ class _Run:
         recent = torch.stack(self.recent_scores)
         best = recent.amax(dim=0)
         variation = best.max() - recent[:, best.argmax()].min()
-        staying = best >= best.max() - variation.clamp(min=_MIN_LAG)
+        time_left = 1 - self.history.n_iter / self.plan.max_iter
+        lag = _MIN_LAG + self.plan.first_lag * time_left**2
+        staying = best >= best.max() - variation.clamp(min=lag)
         if not staying.all():
             self._keep_members(staying)
 

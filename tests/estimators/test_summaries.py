@@ -55,9 +55,10 @@ def test_embeddings_do_not_depend_on_the_blocks_and_moments_are_those_of_sets():
     X = pack(sets)
     maps = Maps.fit(None, rng.normal(size=(3, 1)), X, False)
     member = Fixed(DeepSet(2, 4), 4)
-    (context,), moments = embed_observations(X, maps, [member])
+    (context,), moments, frame = embed_observations(X, maps, [member])
+    assert frame is None
     for i, x in enumerate(sets):
-        (alone,), _ = embed_observations(X[i : i + 1], maps, [member])
+        (alone,), *_ = embed_observations(X[i : i + 1], maps, [member])
         torch.testing.assert_close(context[i], alone[0], rtol=1e-4, atol=1e-5)
         scaled = maps.X.forward(x)
         np.testing.assert_allclose(moments[i, :2], scaled.mean(axis=0), atol=1e-5)

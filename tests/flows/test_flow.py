@@ -8,9 +8,9 @@ import torch
 from autoregressive import AutoregressiveFlow
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
-from skbi.flows import NeuralSplineFlow, RealNVP, stack, unstack
+from skbi.flows import BASE_SCALES, NeuralSplineFlow, RealNVP, stack, unstack
 
 FLOWS = [RealNVP, NeuralSplineFlow, AutoregressiveFlow]
 flows = pytest.mark.parametrize("kind", FLOWS)
@@ -164,3 +164,76 @@ def test_extreme_inputs_stay_finite(kind):
     flow = make(kind, 2, dtype=torch.float32)
     z = torch.tensor([[1e4, -1e4], [0.0, 1e6]])
     assert torch.isfinite(flow.log_prob(z, torch.full((2, 3), 1e3).clamp(-8, 8))).all()
+
+
+# ---- the base
+
+
+SHARES = torch.tensor([0.3, 0.4, 0.2, 0.1], dtype=torch.float64)
+
+
+def with_base(flow, shares=SHARES):
+    """Return the flow with a base of several components."""
+    flow.base_shares.copy_(shares)
+    return flow
+
+
+@flows
+@pytest.mark.parametrize("p", [1, 3])
+def test_the_base_is_a_mixture_of_normal_distributions(kind, p):
+    flow, (z, context) = with_base(make(kind, p)), inputs(20, p)
+    u, log_det = (a.detach().numpy() for a in flow(z, context))
+    parts = [
+        np.log(share) + stats.norm.logpdf(u, scale=scale).sum(axis=1)
+        for share, scale in zip(SHARES.numpy(), BASE_SCALES, strict=True)
+    ]
+    expected = special.logsumexp(parts, axis=0) + log_det
+    np.testing.assert_allclose(flow.log_prob(z, context).detach(), expected)
+
+
+@flows
+def test_one_component_is_a_normal_distribution_and_the_unit_one_where_training_begins(kind):
+    (z, context), flow = inputs(20, 2), kind(2, 3).double()
+    for component, scale in enumerate(BASE_SCALES):
+        flow.set_base(component)
+        expected = stats.norm.logpdf(z.numpy(), scale=scale).sum(axis=1)
+        np.testing.assert_allclose(flow.log_prob(z, context).detach(), expected)
+    flow.set_base()
+    np.testing.assert_array_equal(flow.base_shares, kind(2, 3).base_shares)
+    expected = stats.norm.logpdf(z.numpy()).sum(axis=1)
+    np.testing.assert_allclose(flow.log_prob(z, context).detach(), expected)
+
+
+@flows
+def test_the_density_integrates_to_one_with_all_components_and_draws_follow_it(kind):
+    flow, (_, context) = with_base(make(kind, 1, scale=0.1, n_transforms=2)), inputs(1, 1)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        ends = flow.inverse(torch.tensor([[[-24.0], [24.0]]], dtype=torch.float64), context)[0]
+        grid = torch.linspace(*ends.flatten().tolist(), 20_001, dtype=torch.float64)
+        density = flow.log_prob(grid[None, :, None], context)[0].exp().numpy()
+        u = torch.as_tensor(rng.standard_normal((1, 20_000, 1)))
+        draws = flow.inverse(flow.scale_draws(u, rng), context)[0].flatten().numpy()
+    mass = density * float(grid[1] - grid[0])
+    assert abs(mass.sum() - 1) < 1e-3
+    found = np.searchsorted(np.sort(draws), grid.numpy()) / len(draws)
+    assert np.abs(found - mass.cumsum()).max() < 1.95 / len(draws) ** 0.5  # p = 1e-3
+
+
+def test_draws_of_the_base_have_its_variance_and_one_scale_for_all_rows():
+    flow, rng, n_draws = with_base(RealNVP(2, 3)), np.random.default_rng(0), 100_000
+    u = torch.as_tensor(rng.standard_normal((3, n_draws, 2)))
+    scaled = flow.scale_draws(u, rng)
+    ratio = (scaled / u).numpy()
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:1, :, :1], ratio.shape))
+    chosen = np.abs(ratio[0, :, :1] - BASE_SCALES).argmin(axis=1)
+    np.testing.assert_allclose(ratio[0, :, 0], np.array(BASE_SCALES)[chosen])
+    shares = np.bincount(chosen, minlength=4) / n_draws
+    np.testing.assert_allclose(shares, SHARES, atol=5 * 0.5 / n_draws**0.5)
+    variance = (SHARES.numpy() * np.square(BASE_SCALES)).sum()
+    np.testing.assert_allclose(scaled.var(dim=(0, 1)), variance, rtol=0.05)
+
+
+def test_draws_of_the_unit_component_are_left_as_they_are():
+    u = torch.randn(2, 50, 3)
+    assert torch.equal(RealNVP(3, 3).scale_draws(u, np.random.default_rng(0)), u)

@@ -1,125 +1,114 @@
-"""The maps between the user's units and the networks': inverses, determinants, masks."""
+"""What networks read: the features, the columns that compress them, or only these."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 from scipy import stats
 
 from skbi import JointPrior
-from skbi.preprocessing.maps import FeatureMap, ParameterMap
-from skbi.preprocessing.packed import Packed
+from skbi.preprocessing import maps as maps_module
+from skbi.preprocessing.maps import Maps
+from skbi.preprocessing.packed import Indexer, Packed, pack
 
-PRIOR = JointPrior({"a": stats.uniform(-1, 2), "b": stats.halfnorm()})
-
-
-@pytest.mark.parametrize("prior", [PRIOR, None], ids=["prior", "no prior"])
-@given(seed=st.integers(0, 999), flat_coordinates=st.booleans())
-def test_the_parameter_map_has_its_inverse_and_determinant(prior, seed, flat_coordinates):
-    theta = 0.9 * PRIOR.sample(50, random_state=seed)
-    mapping = ParameterMap.fit(prior, theta, flat_coordinates=flat_coordinates)
-    z, log_det = mapping.forward(theta)
-    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
-    np.testing.assert_allclose(z.std(axis=0), 1)
-    np.testing.assert_allclose(mapping.inverse(z), theta, atol=1e-8)
-    step = 1e-6
-    slopes = [mapping.forward(theta + step * e)[0] - mapping.forward(theta - step * e)[0]
-              for e in np.eye(2)]  # fmt: skip
-    jacobian = np.stack(slopes, axis=-1) / (2 * step)
-    np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=1e-3)
+PRIOR = JointPrior({"a": stats.uniform(-1, 2), "b": stats.norm()})
+LIKE = torch.empty(0, dtype=torch.float32)
 
 
-@given(seed=st.integers(0, 999), scale=st.sampled_from([1e-200, 1e-9, 1.0, 1e9, 1e200]))
-def test_features_are_standardised_column_by_column(seed, scale):
-    points = 5 * scale + scale * np.random.default_rng(seed).normal(size=(30, 3))
-    x = FeatureMap.fit(Packed(points), mask=False).forward(points)
-    np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-6)
-    np.testing.assert_allclose(x.std(axis=0), 1)
+def pairs(n, d, seed=0):
+    """Pairs of two parameters and d noisy linear combinations of them."""
+    rng = np.random.default_rng(seed)
+    theta = PRIOR.sample(n, random_state=seed)
+    slopes = np.random.default_rng(99).normal(size=(2, d))
+    return theta, theta @ slopes + rng.normal(size=(n, d))
 
 
-TAILS = {
-    "above": lambda normal: np.exp(4 * normal),
-    "below": lambda normal: -np.exp(4 * normal),
-    "both": lambda normal: np.sinh(4 * normal),
-}
+def fit(theta, X, *, mask=False, training=None):
+    """Fit maps, with a compression if X is wide."""
+    maps = Maps.fit(PRIOR, theta, X, mask, flat_coordinates=True, asinh=True)
+    training = np.arange(len(theta)) if training is None else training
+    return maps.with_compression(theta, X, training, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
-@given(
-    seed=st.integers(0, 999), scale=st.sampled_from([1e-100, 1.0, 1e100]), shift=st.floats(-9, 9)
-)
-def test_heavy_tailed_columns_are_given_a_second_time_in_any_units(tail, seed, scale, shift):
-    points = tail(np.random.default_rng(seed).normal(size=(500, 1)))
-    mapping = FeatureMap.fit(Packed(points), mask=False, asinh=True)
-    x = mapping.forward(points)
-    assert x.shape == (500, mapping.width) == (500, 2)
-    assert mapping.n_features == 1
-    np.testing.assert_array_equal(
-        x[:, :1], FeatureMap.fit(Packed(points), mask=False).forward(points)
+@pytest.mark.parametrize("d", [16, 128, 129])
+@pytest.mark.parametrize("mask", [False, True])
+def test_the_width_is_that_of_what_is_read_and_groups_share_it_out(d, mask):
+    theta, X = pairs(700, d)
+    if mask:
+        X[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    maps = fit(theta, Packed(X), mask=mask)
+    columns, frame = maps.read(Packed(X[:5]))
+    assert columns.shape == (5, maps.width)
+    assert len(frame) == 5
+    groups = maps.groups
+    missing = groups.pop("missing", [])  # also a part of the features
+    taken = np.concatenate(list(groups.values()))
+    np.testing.assert_array_equal(np.sort(taken), np.arange(maps.width))
+    n_features = 0 if d > 128 else d * (1 + mask)
+    np.testing.assert_array_equal(groups["features"], np.arange(n_features))
+    if mask and n_features:
+        np.testing.assert_array_equal(columns[:, missing], np.isnan(X[:5]))
+    if n_features:
+        np.testing.assert_array_equal(columns[:, :n_features], maps.X.forward(X[:5]))
+    rest, _ = maps.compression.forward(X[:5], maps.theta, maps.X)
+    np.testing.assert_array_equal(columns[:, n_features:], rest)
+
+
+def test_narrow_vectors_and_sets_are_read_as_they_are():
+    theta, X = pairs(300, 15)
+    for packed in (Packed(X), pack(np.repeat(X[:, None], 2, axis=1))):
+        maps = fit(theta, packed)
+        assert maps.compression is None
+        columns, frame = maps.read(packed)
+        assert frame is None
+        assert columns.shape[1] == maps.width == 15
+        assert list(maps.groups) == ["features"]
+    wide_sets = pack(np.random.default_rng(0).normal(size=(300, 2, 40)))
+    assert fit(theta, wide_sets).compression is None
+
+
+def test_only_training_pairs_are_looked_at():
+    theta, X = pairs(900, 20)
+    training = np.arange(700)
+    maps = fit(theta, Packed(X), training=training)
+    changed = X.copy()
+    changed[700:] = 1e3
+    other = Maps(maps.theta, maps.X).with_compression(
+        np.r_[theta[:700], theta[700:][::-1]], Packed(changed), training, np.random.default_rng(0)
     )
-    assert stats.probplot(x[:, 1])[1][2] > 0.95
-    np.testing.assert_array_equal(np.argsort(x[:, 1]), np.argsort(points[:, 0]))
-    other = scale * (points + shift)
-    x_other = FeatureMap.fit(Packed(other), mask=False, asinh=True).forward(other)
-    np.testing.assert_allclose(x_other, x, atol=1e-4)
+    for one, two in zip(maps.read(Packed(X[:9])), other.read(Packed(X[:9])), strict=True):
+        columns = [getattr(a, "root", a) for a in (one, two)]
+        np.testing.assert_array_equal(*columns)
 
 
-@given(seed=st.integers(0, 999), scale=st.sampled_from([1e-100, 1.0, 1e100]))
-def test_logarithms_of_positive_heavy_tails_have_their_inverse_and_volume(seed, scale):
-    normal = np.random.default_rng(seed).normal(size=(500, 3))
-    points = np.stack(
-        [scale * np.exp(4 * normal[:, 0]), -TAILS["above"](normal[:, 1]), normal[:, 2]], 1
-    )
-    mapping = FeatureMap.fit(Packed(points), mask=False, log=True)
-    np.testing.assert_array_equal(mapping.log_columns, [True, False, False])
-    x = mapping.forward(points)
-    assert x.shape == (500, mapping.width) == (500, 3)
-    assert stats.probplot(x[:, 0])[1][2] > 0.98
-    np.testing.assert_allclose(mapping.inverse(x)[:, 0], points[:, 0])
-    np.testing.assert_allclose(mapping.inverse(x)[:, 1:], points[:, 1:], atol=1e-9)
-    step = 1e-6
-    slopes = (mapping.inverse(x + step) - mapping.inverse(x - step)) / (2 * step)
-    constant, slope = mapping.volume()
-    np.testing.assert_allclose(constant + x @ slope, np.log(slopes).sum(axis=1), atol=1e-5)
-    below = np.array([[-1.0, 0, 0], [scale, 0, 0]])
-    np.testing.assert_array_equal(mapping.possible(below), [False, True])
-    assert mapping.forward(below)[0, 0] == x[:, 0].min()
+def test_a_compression_of_very_many_pairs_or_features_is_fitted_to_some(monkeypatch):
+    seen = []
+
+    def count(parameters, features, theta, points, rng):
+        seen.append(points.shape)
+
+    monkeypatch.setattr(maps_module.Compression, "fit", count)
+    theta = PRIOR.sample(12_000, random_state=0)
+    for d in (20, 8000, 40_000):
+        X = Packed(np.broadcast_to(np.float32(0), (12_000, d)))
+        maps = Maps.fit(PRIOR, theta, Packed(X.points[:2]), False)
+        maps.with_compression(theta, X, np.arange(12_000), np.random.default_rng(0))
+    assert seen == [(10_000, 20), (5000, 8000), (2000, 40_000)]
 
 
-def test_a_heavy_tailed_column_may_have_missing_and_repeated_values():
-    points = np.zeros((1000, 2))
-    points[:20, 0], points[:50, 1] = np.arange(20), np.nan
-    mapping = FeatureMap.fit(Packed(points), mask=True, asinh=True)
-    x = mapping.forward(points)
-    assert x.shape == (1000, mapping.width) == (1000, 5)
-    np.testing.assert_allclose(x[:, :3].mean(axis=0), 0, atol=1e-9)
-    np.testing.assert_allclose(x[:, [0, 2]].std(axis=0), 1)
-    np.testing.assert_array_equal(x[:, 3:], np.isnan(points))
-
-
-@given(seed=st.integers(0, 999), flat_coordinates=st.booleans(), n_on_bound=st.integers(1, 5))
-def test_theta_on_a_bound_is_mapped_like_the_outermost_draws(seed, flat_coordinates, n_on_bound):
-    theta = PRIOR.sample(200, random_state=seed)
-    theta[:n_on_bound] = [[1.0, 0.0]]
-    mapping = ParameterMap.fit(PRIOR, theta, flat_coordinates=flat_coordinates)
-    z, log_det = mapping.forward(theta)
-    assert np.abs(z).max() < 10
-    assert np.abs(log_det).max() < 20
-    beside = mapping.forward(np.array([[0.995, 0.003]]))
-    np.testing.assert_allclose(z[0], beside[0][0], atol=0.5)
-
-
-def test_a_constant_feature_becomes_zero():
-    for n, dtype in [(5, float), (100_000, float), (100_000, np.float32)]:
-        mapping = FeatureMap.fit(Packed(np.full((n, 1), 0.1, dtype)), mask=False)
-        np.testing.assert_array_equal(mapping.scale, 1)
-        np.testing.assert_allclose(mapping.forward(np.full((2, 1), 0.1, dtype)), 0, atol=1e-7)
-
-
-def test_a_missing_entry_becomes_the_mean_and_a_column_marks_it():
-    points = np.array([[1.0, np.nan], [3.0, 4.0], [np.nan, 6.0]])
-    mapping = FeatureMap.fit(Packed(points), mask=True)
-    x = mapping.forward(points)
-    assert x.shape == (3, mapping.width) == (3, 4)
-    np.testing.assert_array_equal(x[:, 2:], np.isnan(points))
-    np.testing.assert_allclose(x[:, :2], [[-1, 0], [1, -1], [0, 1]])
+@pytest.mark.parametrize("mask", [False, True])
+def test_minibatches_of_a_large_compressed_file_are_those_of_memory(tmp_path, monkeypatch, mask):
+    theta, X = pairs(700, 20)
+    if mask:
+        X[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    np.save(tmp_path / "X.npy", X)
+    on_disk = pack(np.load(tmp_path / "X.npy", mmap_mode="r"), missing="mask")
+    maps, rng = fit(theta, Packed(X), mask=mask), np.random.default_rng(0)
+    in_memory = maps.indexer(on_disk, LIKE, rng)
+    monkeypatch.setattr(maps_module, "_MAX_BYTES_IN_MEMORY", 0)
+    mapped = maps.indexer(on_disk, LIKE, rng)
+    assert isinstance(mapped, Indexer)  # what is compressed is kept, as it is small
+    rows = torch.tensor([5, 3, 600, 5])
+    batches = [indexer.take(rows, 1.0).points for indexer in (in_memory, mapped)]
+    assert batches[0].shape == (4, maps.width)
+    assert torch.isfinite(batches[0]).all()
+    torch.testing.assert_close(*batches, rtol=1e-3, atol=1e-4)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skbi.preprocessing import tails
-from skbi.preprocessing.maps import FeatureMap
+from skbi.preprocessing.features import FeatureMap
 from skbi.preprocessing.packed import Packed, pack
 
 

@@ -1,15 +1,17 @@
 """Ensembles: mixture weights, the mixture's density and draws, members that need no flow."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, special, stats
 from torch import nn
 
-from skbi.flows import RealNVP
+from skbi.flows import BASE_SCALES, RealNVP
 from skbi.training import DensityMember, Ensemble, JointTraining, Member
+from skbi.training.ensemble import _BASE_COUNTS
 
 
 class Density(DensityMember):
@@ -130,3 +132,126 @@ def test_flows_are_one_network_in_training_and_come_back():
     training.release()
     assert [member.flow for member in ensemble.members] == flows
     assert not torch.allclose(flows[0].log_prob(z, torch.zeros(7, 1)), expected[0])
+
+
+# ---- weights of members and of the components of their bases
+
+
+def penalised_maximum(scores, row_weights, count, base_counts):
+    """Return weights, shares and the largest log likelihood plus log pseudo-rows, by BFGS."""
+    n_members, n_components, _ = scores.shape
+
+    def split(x):
+        return (special.log_softmax(part) for part in np.split(x, [n_members]))
+
+    def loss(x):
+        log_weights, log_shares = split(x)
+        joint = scores + log_weights[:, None, None] + log_shares[:, None]
+        likelihood = row_weights @ special.logsumexp(joint, axis=(0, 1))
+        return -likelihood - count * log_weights.sum() - base_counts @ log_shares
+
+    found = optimize.minimize(loss, np.zeros(n_members + n_components), tol=1e-8)
+    weights, shares = (np.exp(part) for part in split(found.x))
+    return weights, shares, loss
+
+
+def spread_out(p=1):
+    """Two densities about 0 and 1, the rows of a wider one, and their weights."""
+    rng, ensemble = np.random.default_rng(0), densities(0, 0, p=p)
+    nn.init.constant_(ensemble.members[1].flow.start.bias[:p], -1.0)
+    z = torch.as_tensor(0.3 + 1.3 * rng.standard_t(4, size=(300, p)), dtype=torch.float32)
+    row_weights = torch.as_tensor(rng.uniform(0, 2, 300), dtype=torch.float32)
+    return ensemble, z, row_weights / row_weights.mean()
+
+
+@pytest.mark.parametrize("count", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize(("n_steps", "nats", "share"), [(100, 0.2, 0.01), (3000, 2e-3, 1e-3)])
+def test_weights_and_bases_maximise_the_likelihood_of_rows_and_pseudo_rows(
+    count, n_steps, nats, share, monkeypatch
+):
+    """A hundred steps end .11 nats of 300 rows before the maximum, as the components overlap."""
+    monkeypatch.setattr("skbi.training.ensemble._N_EM_STEPS", n_steps)
+    ensemble, z, row_weights = spread_out()
+    flows = [member.flow for member in ensemble.members]
+    training = JointTraining(ensemble.members)
+    score = training.weigh(
+        lambda: (training.log_prob(z, torch.zeros(2, 300, 1)), row_weights), count
+    )
+    np.testing.assert_array_equal(training.flow.base_shares, [0, 1, 0, 0])  # as training goes on
+    training.release()
+    scores = np.array(
+        [
+            [stats.norm.logpdf(z[:, 0], centre, scale) for scale in BASE_SCALES]
+            for centre in (0.0, 1.0)
+        ]
+    )
+    base_counts = np.array(_BASE_COUNTS)
+    exact = penalised_maximum(scores, row_weights.numpy(), count, base_counts)
+    weights = np.exp([member.log_weight.item() for member in ensemble.members])
+    shares = flows[0].base_shares.numpy()
+    assert weights.sum() == pytest.approx(1, abs=1e-5)
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+    *_, loss = exact
+    slow, found = (loss(np.log(np.r_[w, s])) for w, s in (exact[:2], (weights, shares)))
+    assert -1e-3 < found - slow < nats
+    np.testing.assert_allclose(weights, exact[0], atol=2 * share)
+    np.testing.assert_allclose(shares[3], exact[1][3], atol=share)
+    np.testing.assert_array_equal(flows[1].base_shares, shares)
+    mixed = ensemble.log_prob(z, contexts(ensemble, 300)).detach()
+    assert score == pytest.approx(float((row_weights * mixed).mean()), abs=1e-4)
+
+
+def test_members_of_an_ensemble_are_weighed_with_one_pseudo_row_each():
+    rng = np.random.default_rng(0)
+    scores, row_weights = rng.normal(size=(3, 40)), rng.uniform(0, 2, 40)
+    ensemble = densities(0, 0, 0)
+    ensemble.weigh(torch.as_tensor(scores), torch.as_tensor(row_weights))
+    weights, *_ = penalised_maximum(scores[:, None], row_weights, 1.0, np.ones(1))
+    found = np.exp([member.log_weight.item() for member in ensemble.members])
+    np.testing.assert_allclose(found, weights, atol=2e-3)
+
+
+def test_a_narrower_or_wider_truth_shows_in_the_base():
+    rng, variances = np.random.default_rng(0), []
+    for sd in (0.87, 1.0, 1.15):
+        members = densities(0).members
+        training = JointTraining(members)
+        z = torch.as_tensor(sd * rng.normal(size=(2000, 2)), dtype=torch.float32)
+        log_prob = partial(training.log_prob, z, torch.zeros(1, 2000, 1))
+        training.weigh(partial(lambda log_prob: (log_prob(), torch.ones(2000)), log_prob))
+        training.release()
+        shares = members[0].flow.base_shares.numpy()
+        variances.append((shares * np.square(BASE_SCALES)).sum())
+    np.testing.assert_allclose(np.sqrt(variances), [0.87, 1.0, 1.15], atol=0.05)
+
+
+def test_before_training_goes_on_what_validation_decided_is_forgotten():
+    (member,) = densities(2.0).members
+    member.flow.base_shares.fill_(0.25)
+    member.reset()
+    assert member.log_weight == 0
+    np.testing.assert_array_equal(member.flow.base_shares, densities(0).members[0].flow.base_shares)
+
+
+def test_members_of_any_weight_can_be_called_active():
+    ensemble = densities(0.0, math.log(0.005), math.log(1e-6))
+    for least, n in [(0.01, 1), (1e-3, 2), (1e-7, 3)]:
+        assert ensemble.active(least).members == ensemble.members[:n]
+
+
+def test_draws_of_each_member_are_restored_by_its_own_map():
+    ensemble = densities(0.0, 0.0, p=1)  # about 0 and 10
+    ensemble.members[1].flow.base_shares.copy_(torch.tensor([0, 0.5, 0, 0.5]))
+
+    def restore(member, z):
+        assert z.dtype == np.float64
+        return z - 10 + 100 if member is ensemble.members[1] else z
+
+    rng = np.random.default_rng(0)
+    z = ensemble.draw(contexts(ensemble, 2), (2, 20_000, 1), rng, restore)[..., 0]
+    second = z > 50
+    assert (second[0] == second[1]).all()
+    assert abs(second[0].mean() - 0.5) < 4 * 0.0036
+    assert stats.kstest(z[0, ~second[0]], "norm").pvalue > 1e-3
+    of_second = z[0, second[0]] - 100
+    assert of_second.var() == pytest.approx(0.5 + 0.5 * 16, rel=0.1)

@@ -234,6 +234,35 @@ def test_members_far_behind_are_trained_no_longer():
     assert (three[1] != problem(1)[0].weight).all()  # what it had learnt is kept
 
 
+def epochs_of_a_laggard(behind, first_lag, max_iter=40):
+    """Count the epochs of a member that is always so many nats behind the other one."""
+    ensemble = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
+    weights, seen = StackedParameters([], ensemble, []), []
+
+    def losses(rows, fraction):
+        seen.append(1 in weights.trained)
+        each = [0 * member(torch.zeros(len(rows), 1))[:, 0] for member in ensemble]
+        each[1] = each[1] + behind
+        return torch.stack([each[i] for i in weights.trained]), ONES[rows]
+
+    plan = replace(max_iter=max_iter, batch_size=100, first_lag=first_lag)
+    run(ensemble, losses, plan, VALIDATION, weights=weights)
+    return sum(seen[1::2])  # the first call is of the start, then each epoch has two
+
+
+@pytest.mark.parametrize("behind", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("first_lag", [0.0, 1.0, 3.0])
+def test_how_far_a_member_may_lag_behind_falls_to_its_least_at_the_end(behind, first_lag):
+    """It may lag .3 + first_lag t^2 behind, t the share of time left, after a fifth of the time."""
+    allowed = [0.3 + first_lag * (1 - epoch / 40) ** 2 for epoch in range(40)]
+    dropped = next(e for e in range(7, 40) if behind > allowed[e])
+    assert epochs_of_a_laggard(behind, first_lag) == dropped + 1
+
+
+def test_a_member_that_hardly_lags_behind_stays():
+    assert epochs_of_a_laggard(0.29, 0.0) == 40
+
+
 def test_the_generator_decides_and_torchs_own_is_untouched():
     before = torch.get_rng_state()
     weights = []
