@@ -29,6 +29,7 @@ from skbi.preprocessing import (
     Maps,
     ParameterMap,
     Projection,
+    Stabiliser,
 )
 from skbi.priors import JointPrior, Prior
 from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate
@@ -77,6 +78,7 @@ TRUSTED_TYPES = [
         NPEEstimator,
         ParameterMap,
         Projection,
+        Stabiliser,
         Typicality,
     )
 ]

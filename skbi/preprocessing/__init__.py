@@ -9,6 +9,7 @@ from skbi.preprocessing.location import Location
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, pack, to_tensor
 from skbi.preprocessing.projection import Projection
+from skbi.preprocessing.stabiliser import Stabiliser
 
 __all__ = [
     "Basis",
@@ -22,6 +23,7 @@ __all__ = [
     "Packed",
     "ParameterMap",
     "Projection",
+    "Stabiliser",
     "pack",
     "to_tensor",
 ]

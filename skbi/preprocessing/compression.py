@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ from skbi.preprocessing.features import FeatureMap
 from skbi.preprocessing.gaps import Gaps
 from skbi.preprocessing.location import Frame, Location
 from skbi.preprocessing.packed import Packed
+from skbi.preprocessing.stabiliser import Stabiliser
 
 __all__ = ["MAX_DIRECTIONS", "MAX_FEATURES", "Compression", "Directions"]
 
@@ -44,6 +46,7 @@ _COLUMNS = 512  # features regressed at a time
 _MIN_NOISE = 1e-4  # of a feature, over its standard deviation
 _QUANTILES = np.linspace(0, 1, 21)
 _MAX_ORDERED = 1000  # features that the quantiles of a row are taken from
+_MAX_SCORED = 1000  # pairs that tell which way of reading features tells most
 _MAX_LOCATED = 16  # parameters up to which an emulator says where theta lies
 _NUMBERS = 2**22  # of x at a time
 _TINY = 1e-12
@@ -130,9 +133,8 @@ class Compression:
 
     Attributes
     ----------
-    asinh : bool
-        Whether x are the features with heavy tails asinh-transformed, which is so if their
-        directions then hold more information on theta.
+    stabiliser : Stabiliser
+        How features are read: so that the emulator's posterior is best.
     gaps : Gaps or None
         What fills missing entries, with a mask.
     direct, absolute : Directions
@@ -145,7 +147,7 @@ class Compression:
         Number of columns of each group before that, in their order.
     """
 
-    asinh: bool
+    stabiliser: Stabiliser
     gaps: Gaps | None
     direct: Directions
     absolute: Directions
@@ -163,30 +165,45 @@ class Compression:
         rng: np.random.Generator,
     ) -> Self:
         """Learn from training pairs: theta (n, p), and points (n, d)."""
-        w, p = parameters.regressors(theta), theta.shape[1]
-        precision = parameters.regressor_precision
-        candidates = []
-        for asinh in (False, True) if len(features.asinh_columns) else (False,):
-            x, gaps = features.standardised(points, asinh=asinh), None
-            if features.mask:
-                present = ~np.isnan(points)
-                gaps = Gaps.fit(w, x, present, precision, rng)
-                x, _ = gaps.fill(x, present)
-            directions = Directions.fit(w, x, max(MAX_DIRECTIONS, 2 * p), rng)
-            candidates.append((directions.information, asinh, directions, gaps, x))
-        _, asinh, direct, gaps, x = max(candidates, key=itemgetter(0))
+        w, precision = parameters.regressors(theta), parameters.regressor_precision
+        fit = partial(cls._fit_directions, features, w, points, precision, rng=rng)
+        candidates = [fit(stabiliser) for stabiliser in Stabiliser.candidates(features, points)]
+        _, stabiliser, gaps, direct, location, x = max(candidates, key=itemgetter(0))
         absolute = Directions.fit(w, x, _MAX_ABSOLUTE_DIRECTIONS, rng, np.abs)
-        location = None
-        if p <= _MAX_LOCATED and gaps is not None:
-            location = gaps.location
-        elif p <= _MAX_LOCATED:
-            inside = np.concatenate([direct(x[rows])[0] for rows in _row_blocks(x)])
-            location = Location.fit(w, inside, direct.length_scales, precision, rng)
-        unscaled = cls(asinh, gaps, direct, absolute, location, features, {})
+        unscaled = cls(stabiliser, gaps, direct, absolute, location, features, {})
         parts, _ = unscaled.parts(points, parameters, features)
         widths = {name: part.shape[1] for name, part in parts.items()}
         scaling = FeatureMap.fit(Packed(np.hstack(list(parts.values()))), False, asinh=True)
-        return cls(asinh, gaps, direct, absolute, location, scaling, widths)
+        return cls(stabiliser, gaps, direct, absolute, location, scaling, widths)
+
+    @staticmethod
+    def _fit_directions(
+        features: FeatureMap,
+        w: NDArray[np.float64],
+        points: NDArray[np.float64],
+        prior_precision: NDArray[np.float64],
+        stabiliser: Stabiliser,
+        rng: np.random.Generator,
+    ) -> tuple[Any, ...]:
+        """Return how well features read in this way tell theta, and what was fitted to them."""
+        x, present, gaps, location = stabiliser(features, points), None, None, None
+        if features.mask:
+            present = ~np.isnan(points)
+            gaps = Gaps.fit(w, x, present, prior_precision, rng)
+        y = x
+        if gaps is not None:
+            x, _ = gaps.fill(x, present)
+        direct = Directions.fit(w, x, max(MAX_DIRECTIONS, 2 * w.shape[1]), rng)
+        score = direct.information
+        if w.shape[1] <= _MAX_LOCATED:
+            if gaps is not None:
+                location = gaps.location
+            else:
+                y = np.concatenate([direct(x[rows])[0] for rows in _row_blocks(x)])
+                location = Location.fit(w, y, direct.length_scales, prior_precision, rng)
+            some = slice(_MAX_SCORED)
+            score = location.score(w[some], y[some], None if present is None else present[some])
+        return score, stabiliser, gaps, direct, location, x
 
     @property
     def width(self) -> int:
@@ -227,7 +244,7 @@ class Compression:
     def _of_rows(
         self, points: NDArray[np.float64], features: FeatureMap
     ) -> dict[str, NDArray[Any]]:
-        x, found = features.standardised(points, asinh=self.asinh), None
+        x, found = self.stabiliser(features, points), None
         if self.gaps is not None:
             present = ~np.isnan(points)
             x, found = self.gaps.fill(x, present)

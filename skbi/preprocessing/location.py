@@ -25,6 +25,7 @@ __all__ = ["Frame", "Location", "join_frames"]
 _N_CANDIDATES = 2000  # training parameters, the best of which is where the steps start
 _N_STEPS = 15
 _MAX_NUMBERS = 2**22  # in an array of slopes at one time
+_FURTHEST = 10.0  # standard deviations that a score counts
 _MIN_VARIANCE = 1e-12  # of the noise, where y is of about unit scale or larger
 _MIN_PRECISION = 1e-3  # of w, whose scale is one
 _DAMPING, _LESS_DAMPING, _MORE_DAMPING = 1e-2, 0.2, 5.0
@@ -131,6 +132,18 @@ class Location:
         precision = prior_precision + _MIN_PRECISION
         low, high = w.min(axis=0), w.max(axis=0)
         return cls(emulator.transformed(root), root, precision, low, high, w[:_N_CANDIDATES])
+
+    def score(
+        self,
+        w: NDArray[np.float64],
+        y: NDArray[np.float64],
+        present: NDArray[np.bool_] | None = None,
+    ) -> float:
+        """Return the mean log density of known w (n, p), rows that are far off cut short."""
+        w_hat, precision, _ = self.find(y, present)
+        frame = Frame.fit(w_hat, precision)
+        u, log_det = frame.forward(w)
+        return float(np.mean(log_det - 0.5 * np.minimum((u**2).sum(axis=1), _FURTHEST**2)))
 
     def expected(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return f(w), (n, k), in the units of y."""

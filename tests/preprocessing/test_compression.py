@@ -223,9 +223,9 @@ def test_heavy_tailed_noise_is_asinh_transformed_if_that_tells_more():
     theta = rng.normal(size=(800, 1))
     points = theta + rng.standard_cauchy((800, 20))
     *_, compressed = fit(theta, points)
-    assert compressed.asinh
+    assert compressed.stabiliser.asinh
     *_, compressed = fit(*linear_gaussian(300, d=20, useful=20))
-    assert not compressed.asinh
+    assert not compressed.stabiliser.asinh
 
 
 @pytest.mark.parametrize("p", [16, 17])
