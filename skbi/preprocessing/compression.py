@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from skbi.parallel import blocks
 from skbi.preprocessing.coordinates import ParameterMap
-from skbi.preprocessing.emulator import Basis, Ridge, choose_length_scales
+from skbi.preprocessing.emulator import MIN_NOISE, Basis, Ridge, choose_length_scales
 from skbi.preprocessing.features import FeatureMap
 from skbi.preprocessing.gaps import Gaps
 from skbi.preprocessing.location import Frame, Location
@@ -43,7 +43,6 @@ MAX_FEATURES = 128  # features up to which networks read them, besides what comp
 _MAX_ABSOLUTE_DIRECTIONS = 12
 _SEARCH_COLUMNS = 48  # features that length scales are chosen by
 _COLUMNS = 512  # features regressed at a time
-_MIN_NOISE = 1e-4  # of a feature, over its standard deviation
 _QUANTILES = np.linspace(0, 1, 21)
 _MAX_ORDERED = 1000  # features that the quantiles of a row are taken from
 _MAX_SCORED = 1000  # pairs that tell which way of reading features tells most
@@ -97,7 +96,7 @@ class Directions:
         coefficients, errors, degrees = (
             np.concatenate(a, axis=-1) for a in zip(*solved, strict=True)
         )
-        noise = np.maximum(np.sqrt(errors), _MIN_NOISE)
+        noise = np.maximum(np.sqrt(errors), MIN_NOISE)
         values, axes = _principal_axes(ridge.rotated, coefficients / noise)
         by_chance = (np.sqrt(degrees.mean()) + np.sqrt(d)) ** 2 / n
         k = np.clip((values > by_chance).sum(), 1, min(most, len(values)))
@@ -186,12 +185,11 @@ class Compression:
         rng: np.random.Generator,
     ) -> tuple[Any, ...]:
         """Return how well features read in this way tell theta, and what was fitted to them."""
-        x, present, gaps, location = stabiliser(features, points), None, None, None
+        x = y = stabiliser(features, points)
+        present, gaps, location = None, None, None
         if features.mask:
             present = ~np.isnan(points)
             gaps = Gaps.fit(w, x, present, prior_precision, rng)
-        y = x
-        if gaps is not None:
             x, _ = gaps.fill(x, present)
         direct = Directions.fit(w, x, max(MAX_DIRECTIONS, 2 * w.shape[1]), rng)
         score = direct.information

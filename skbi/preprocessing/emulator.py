@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-__all__ = ["Basis", "Emulator", "Ridge", "choose_length_scales"]
+__all__ = ["MIN_NOISE", "Basis", "Emulator", "Ridge", "choose_length_scales"]
 
+MIN_NOISE = 1e-4  # of a column, over its standard deviation
 _MAX_CENTRES = 500
 _JITTER = 1e-8  # added to the diagonal of the centres' kernel matrix, so that it has a root
 _PENALTIES = 10.0 ** np.arange(-6, 4)

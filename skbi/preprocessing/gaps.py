@@ -14,13 +14,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skbi.preprocessing.emulator import Emulator, choose_length_scales
+from skbi.preprocessing.emulator import MIN_NOISE, Emulator, choose_length_scales
 from skbi.preprocessing.location import Location
 
 __all__ = ["Gaps"]
 
 _N_FILLS = 3  # times that an emulator is fitted to what the one before has filled
-_MIN_NOISE = 1e-4  # of a feature, over its standard deviation
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Gaps:
             filled = np.where(present, x, emulator(w))
         squares = np.where(present, errors, 0) ** 2
         noise = squares.sum(axis=0) / np.maximum(present.sum(axis=0), 1)
-        covariance = np.diag(np.maximum(noise, _MIN_NOISE**2))
+        covariance = np.diag(np.maximum(noise, MIN_NOISE**2))
         return cls(Location.of_emulator(w, emulator, covariance, prior_precision))
 
     def fill(
