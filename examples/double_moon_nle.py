@@ -35,14 +35,14 @@ def main():
 
     # Errors of the likelihood add up over 500 events. More events from where the posterior is
     # make it more accurate there; the old ones keep it right elsewhere.
-    first = nle.sample_posterior(X_obs[None], sampler="nuts")[0]
+    first = nle.sample_posterior(X_obs[None])[0]
     more = region(first, 50_000, rng)
     nle.set_params(warm_start=True, learning_rate_init=1e-3, max_iter=8)
     nle.fit(np.concatenate([theta, more]), np.concatenate([X, events(more, seed=2)]))
 
-    samples, info = nle.sample_posterior(X_obs[None], nlive=300, return_info=True)
+    samples = nle.sample_posterior(X_obs[None])
     exact = ExactPosterior(X_obs, truth)
-    log_z, error = info[0].log_evidence, info[0].log_evidence_error
+    (log_z,), (error,) = nle.log_evidence(X_obs[None])
     print(f"evidence: log Z = {log_z:.1f} +- {error:.1f}, exact {exact.log_evidence:.1f}")
 
     PICTURES.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 
-__all__ = ["blocks", "each_in_one_thread", "one_thread"]
+__all__ = ["blocks", "each_in_one_thread", "n_threads", "one_thread"]
 
 
 @contextmanager
@@ -92,10 +92,20 @@ def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any,
     >>> squares
     [0, 1, 4]
     """
-    n_jobs = min(len(arguments), torch.get_num_threads())
+    n_jobs = min(len(arguments), n_threads())
+    if n_jobs == 1:
+        with one_thread():
+            for each in arguments:
+                task(*each)
+        return
     with one_thread():
         run = Parallel(n_jobs, prefer="threads", require="sharedmem")
         run(delayed(task)(*each) for each in arguments)
+
+
+def n_threads() -> int:
+    """Return how many pieces of work run side by side: as many as torch would have threads."""
+    return torch.get_num_threads()
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

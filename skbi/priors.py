@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from skbi.randomness import RandomState, as_generator
 
-__all__ = ["JointPrior", "Prior", "from_normal", "off_bounds", "to_normal"]
+__all__ = ["JointPrior", "Prior", "from_latent", "from_normal", "off_bounds", "to_normal"]
 
 _MAX_Z = 37.0  # Phi(-z) is a positive float64 up to here
 _MAX_Z_FROM_CDF = 8.0  # Phi(z) is a float64 below 1 up to here
@@ -356,6 +356,26 @@ def from_normal(prior: Prior, z: NDArray[np.float64]) -> NDArray[np.float64]:
     u = ndtr(np.clip(z, -_MAX_Z_FROM_CDF, _MAX_Z_FROM_CDF))
     theta = np.asarray(prior.ppf(u), dtype=np.float64)
     return _clip_to_support(theta, np.asarray(prior.support), np.asarray(prior.discrete))
+
+
+def from_latent(prior: Prior, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map z ~ N(0, I) to theta under any prior, discrete parameters included.
+
+    Those are the quantiles at Phi(z). Continuous parameters lie strictly inside their support.
+
+    >>> prior = JointPrior({"k": stats.bernoulli(0.3), "mu": stats.norm(5, 2)})
+    >>> from_latent(prior, np.array([[0.4, 1.0], [0.6, 1.0]]))
+    array([[0., 7.],
+           [1., 7.]])
+    """
+    discrete = np.asarray(prior.discrete)
+    if not discrete.any():
+        return from_normal(prior, z)
+    u = ndtr(np.clip(z, -_MAX_Z_FROM_CDF, _MAX_Z_FROM_CDF))
+    theta = np.asarray(prior.ppf(u), dtype=np.float64)
+    if hasattr(prior, "from_normal"):  # continuous parameters by their nearer tail
+        return np.asarray(prior.from_normal(np.where(discrete, theta, z)))
+    return _clip_to_support(theta, np.asarray(prior.support), discrete)
 
 
 def off_bounds(prior: Prior, z: NDArray[np.float64], edge: float) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ OUTSIDE = {
     "networks": {"torch"},
     "flows": {"numpy", "torch"},
     "training": {"numpy", "torch", "sklearn", "tqdm"},
-    "samplers": {"numpy", "scipy", "dynesty", "joblib", "tqdm"},
+    "samplers": {"numpy", "scipy", "arviz_stats", "dynesty", "joblib", "tqdm"},
     "estimators": {"numpy", "scipy", "torch", "sklearn", "tqdm"},
     "calibration": {"numpy", "scipy", "sklearn", "joblib", "threadpoolctl", "tqdm"},
     "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},

@@ -82,7 +82,7 @@ def test_a_full_disk_ends_a_sampling_run_with_its_last_checkpoint(monkeypatch, t
     monkeypatch.undo()
     assert [file.name for file in tmp_path.iterdir()] == ["run.save"]
     draws, info = nle.sample_posterior(X[0], 20, resume=True, return_info=True, **options)
-    whole = nle.log_evidence(X[0], nlive=50, random_state=1)
+    whole = nle.log_evidence(X[0], random_state=1)
     assert draws.shape == (20, 2)
     assert abs(info.log_evidence - whole[0]) < 5 * np.hypot(whole[1], info.log_evidence_error)
 
@@ -90,7 +90,7 @@ def test_a_full_disk_ends_a_sampling_run_with_its_last_checkpoint(monkeypatch, t
 @both
 def test_threads_share_an_estimator(kind):
     fitted = kind(prior=PRIOR, max_iter=2, **QUICK).fit(THETA, X)
-    options = {"nlive": 50} if kind is NLEEstimator else {}
+    options = {"n_particles": 64} if kind is NLEEstimator else {}
 
     def work(seed):
         draws = fitted.sample_posterior(X[seed], 20, random_state=seed, **options)
@@ -135,7 +135,7 @@ def results(kind, missing="error"):
     if kind is NPEEstimator:
         found.append(estimator.sample_posterior(data[:2], 5))
     else:
-        found.append(estimator.sample_posterior(data[0], 20, nlive=50))
+        found.append(estimator.sample_posterior(data[0], 20, n_particles=64))
         found.append(estimator.sample_likelihood(THETA[:2], 5))
     return found
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from skbi import JointPrior, Prior
-from skbi.priors import from_normal, off_bounds, to_normal
+from skbi.priors import from_latent, from_normal, off_bounds, to_normal
 
 MARGINALS = {
     "uniform": stats.uniform(-3, 5),
@@ -162,3 +162,31 @@ def test_pickles_of_scipy_marginals_hold_names_and_numbers():
         assert other.names == prior.names
     with pytest.raises(ValueError, match="no distribution 'sys'"):
         JointPrior.__new__(JointPrior).__setstate__({"marginals": {"a": ("sys", [], {})}})
+
+
+def test_latent_coordinates_give_draws_of_the_prior():
+    marginals = {"k": stats.poisson(3), "a": stats.gamma(2), "c": stats.bernoulli(0.3)}
+    prior = JointPrior(marginals)
+    z = np.random.default_rng(0).normal(size=(20_000, 3))
+    theta = from_latent(prior, z)
+    assert stats.kstest(theta[:, 1], stats.gamma(2).cdf).pvalue > 1e-3
+    for j, name in ((0, "k"), (2, "c")):
+        values, counts = np.unique(theta[:, j], return_counts=True)
+        expected = marginals[name].pmf(values)
+        assert (np.abs(counts / 20_000 - expected) < 5 * np.sqrt(expected / 20_000)).all()
+    continuous = prior.without("k", "c")
+    np.testing.assert_array_equal(from_latent(continuous, z[:, 1:2]), theta[:, 1:2])
+
+
+def test_latent_coordinates_of_a_prior_of_ones_own():
+    class Coin:  # the coin decides the scale
+        names, discrete = ("k", "a"), np.array([True, False])
+        support = np.array([[0, 1], [-np.inf, np.inf]])
+
+        def ppf(self, u):
+            k = stats.bernoulli(0.5).ppf(u[:, 0])
+            return np.column_stack([k, (1 + 9 * k) * stats.norm.ppf(u[:, 1])])
+
+    theta = from_latent(Coin(), np.random.default_rng(0).normal(size=(4000, 2)))
+    for k in (0, 1):
+        assert stats.kstest(theta[theta[:, 0] == k, 1], stats.norm(0, 1 + 9 * k).cdf).pvalue > 1e-3

@@ -68,5 +68,6 @@ class TinyNRE(SampledPosterior, BaseSBIEstimator):  # noqa: D101
 
         return objective
 
-    def _likelihood(self, observation, prior):
-        return Ratio(Ensemble(self.members_).active(), self._maps, observation, prior)
+    def _likelihoods(self, X, prior, *, every_member=False):
+        ensemble = Ensemble(self.members_).active()
+        return [Ratio(ensemble, self._maps, X[i : i + 1], prior) for i in range(len(X))]

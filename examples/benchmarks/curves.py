@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from examples.benchmarks.methods import Sbi
+from examples.benchmarks.tasks import Task
 from skbi import JointPrior, NPEEstimator, coverage_score
 
 SECONDS, FREQUENCY, BINS = np.linspace(0, 4, 500), np.linspace(-10, 10, 1000), np.arange(50)
@@ -131,7 +132,7 @@ def measure(problem, n, seed, with_sbi):
     print(text, flush=True)
     if with_sbi:
         start = time.perf_counter()
-        method = Sbi(seed).fit(prior, theta, X)
+        method = Sbi(seed).fit(Task(prior, problem), theta, X)
         seconds, log_q = time.perf_counter() - start, method.log_prob(theta_test, X_test)
         print(f"    sbi: {log_q.mean():.2f} (worst {log_q.min():.0f}), {seconds:.0f} s", flush=True)
 

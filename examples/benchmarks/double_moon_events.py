@@ -122,7 +122,7 @@ def posterior(n_thetas=10, seed=0):
         nle = copy.deepcopy(first).set_params(warm_start=True, max_iter=8)
         rng, new_theta, new_X = np.random.default_rng(i), np.empty((0, 3)), np.empty((0, 2))
         for k in range(4):
-            samples = infer(nle, X_obs, exact, f"round {k}", sampler="nuts")
+            samples = infer(nle, X_obs, exact, f"round {k}")
             if k in (0, 3):
                 infer(nle, X_obs, exact, f"round {k}", sampler="nested", nlive=300)
             if k < 3:
@@ -139,7 +139,7 @@ def infer(nle, X_obs, exact, label, **options):
     samples = nle.sample_posterior(X_obs[None], 1000, **options)[0]
     seconds = time.perf_counter() - start
     found = compare(samples, exact).round(2)
-    print(f"  {label} {options['sampler']:6} {found} {seconds:.0f} s", flush=True)
+    print(f"  {label} {options.get('sampler', 'smc'):6} {found} {seconds:.0f} s", flush=True)
     return samples
 
 

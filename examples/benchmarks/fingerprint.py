@@ -198,6 +198,7 @@ def likelihoods():
     show("NLE vectors: typicality", misspecification_score(nle, X[:50]))
     observed = X[:12].reshape(3, 4, 3)
     for name, options in {
+        "smc": {"n_particles": 64},
         "nested": {"nlive": 60},
         "nuts": {"n_chains": 4},
         "importance": {"proposal": npe, "n_proposals": 500},
@@ -210,12 +211,12 @@ def likelihoods():
             found = [(i.n_calls, i.log_evidence or 0.0, i.ess) for i in info]
             show(f"NLE {name}, n_jobs={n_jobs}", draws, *found)
     show("NPE refined", npe.sample_posterior(X[:2], 40, refine=nle, random_state=3))
-    show("NLE evidence", *nle.log_evidence(observed[:1], nlive=50))
+    show("NLE evidence", *nle.log_evidence(observed[:1], n_particles=64))
     for name, data in {"sets": as_sets(60, 5, 5), "ragged": as_sets(60, 1, 9)}.items():
         some = NLEEstimator(prior=PRIOR, n_estimators=2, flow="realnvp", **QUICK).fit(*data)
         show_fit(f"NLE {name}", some)
         show(f"NLE {name}: log_prob", some.log_prob(*data))
-        show(f"NLE {name}: draws", some.sample_posterior(data[1][:1], 20, nlive=40))
+        show(f"NLE {name}: draws", some.sample_posterior(data[1][:1], 20, n_particles=64))
     prior = JointPrior({"k": stats.bernoulli(0.4), "m": stats.randint(0, 4)})
     theta = prior.sample(500, random_state=0)
     X = theta + 0.7 * np.random.default_rng(1).normal(size=theta.shape)
@@ -227,7 +228,7 @@ def likelihoods():
     event = NLEEstimator(prior=prior, n_estimators=2, **QUICK).fit(theta, X)
     show_fit("NLE event", event)
     show("NLE event: nuts", event.sample_posterior(X[:1], 40, sampler="nuts", n_chains=4))
-    show("NLE event: nested", event.sample_posterior(X[:1], 40, nlive=60))
+    show("NLE event: smc", event.sample_posterior(X[:1], 40, n_particles=64))
     theta, X = simulate(PRIOR, counts, 300, random_state=2)
     dequantized = NLEEstimator(prior=PRIOR, dequantize=1.0, **QUICK).fit(theta, X[:, :2])
     show_fit("NLE dequantized", dequantized)
@@ -235,7 +236,7 @@ def likelihoods():
         "a": stats.uniform(-0.5, 1), "b": stats.halfnorm(), "c": stats.norm(2, 1),
     }))  # fmt: skip
     show("NLE other prior: nuts", dequantized.sample_posterior(X[:1, :2], 40, sampler="nuts"))
-    show("NLE other prior: nested", dequantized.sample_posterior(X[:1, :2], 40, nlive=50))
+    show("NLE other prior: smc", dequantized.sample_posterior(X[:1, :2], 40, n_particles=64))
     show_fit("NLE again", dequantized.set_params(prior=PRIOR).fit(theta, X[:, :2]))
 
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from examples.benchmarks.tasks import GaussianPrior
 from skbi import NLEEstimator, NPEEstimator
 
 
@@ -16,9 +17,9 @@ class Skbi:
     def __init__(self, seed, **options):
         self.options = {"random_state": seed, **options}
 
-    def fit(self, prior, theta, X):
+    def fit(self, task, theta, X):
         """Learn from pairs."""
-        self.npe = NPEEstimator(prior=prior, **self.options).fit(theta, X)
+        self.npe = NPEEstimator(prior=task.prior, **self.options).fit(theta, X)
         return self
 
     def sample_posterior(self, X_obs, n_samples, *, random_state=0):
@@ -31,22 +32,22 @@ class Skbi:
 
 
 class SkbiNLE:
-    """skbi's NLE with its defaults, posteriors by nested sampling."""
+    """skbi's NLE and its sampler with their defaults; counts are dequantized."""
 
     learns = "likelihood"
 
     def __init__(self, seed):
         self.seed = seed
 
-    def fit(self, prior, theta, X):
+    def fit(self, task, theta, X):
         """Learn from pairs."""
-        self.nle = NLEEstimator(prior=prior, random_state=self.seed).fit(theta, X)
+        options = {"dequantize": task.dequantize, "random_state": self.seed}
+        self.nle = NLEEstimator(prior=task.prior, **options).fit(theta, X)
         return self
 
     def sample_posterior(self, X_obs, n_samples, *, random_state=0):
         """Draw (n_obs, n_samples, p)."""
-        options = {"sampler": "nested", "random_state": random_state}
-        return self.nle.sample_posterior(X_obs[:, None], n_samples, **options)
+        return self.nle.sample_posterior(X_obs, n_samples, random_state=random_state)
 
     def log_prob(self, theta, X):
         """Log density of pairs (n,)."""
@@ -68,7 +69,7 @@ class Sbi:
 
         self.seed, self.flow = seed, flow
 
-    def fit(self, prior, theta, X):
+    def fit(self, task, theta, X):
         """Learn from pairs."""
         import torch
         from sbi.inference import NPE
@@ -78,7 +79,8 @@ class Sbi:
         torch.manual_seed(self.seed)
         build = posterior_nn(self.flow, embedding_net=_embedding(X))
         writer = SummaryWriter(tempfile.mkdtemp())  # by default into the working folder
-        trainer = NPE(_torch_prior(prior), build, summary_writer=writer, show_progress_bars=False)
+        options = {"summary_writer": writer, "show_progress_bars": False}
+        trainer = NPE(_torch_prior(task.prior), build, **options)
         trainer.append_simulations(_tensor(theta), _tensor(X))
         self.estimator = trainer.train()
         self.posterior = trainer.build_posterior(self.estimator)
@@ -103,7 +105,7 @@ class Sbi:
 
 
 class SbiNLE:
-    """sbi's NLE with its defaults, posteriors by its default chains."""
+    """sbi's NLE of single points with its defaults, posteriors by its default chains."""
 
     learns = "likelihood"
 
@@ -113,7 +115,7 @@ class SbiNLE:
 
         self.seed, self.flow = seed, flow
 
-    def fit(self, prior, theta, X):
+    def fit(self, task, theta, X):
         """Learn from pairs; the posterior's prior is only asked for when it is drawn from."""
         import torch
         from sbi.inference import NLE
@@ -123,8 +125,8 @@ class SbiNLE:
         writer = SummaryWriter(tempfile.mkdtemp())
         options = {"summary_writer": writer, "show_progress_bars": False}
         self.trainer = NLE(density_estimator=self.flow, **options)
-        self.trainer.append_simulations(_tensor(theta), _tensor(X))
-        self.estimator, self.prior = self.trainer.train(), prior
+        self.trainer.append_simulations(*map(_tensor, _single_points(theta, X)))
+        self.estimator, self.prior = self.trainer.train(), task.prior
         return self
 
     def sample_posterior(self, X_obs, n_samples, *, random_state=0):
@@ -134,7 +136,7 @@ class SbiNLE:
         torch.manual_seed(random_state)
         posterior = self.trainer.build_posterior(self.estimator, prior=_torch_prior(self.prior))
         draws = [
-            posterior.sample((n_samples,), x=x[None], show_progress_bars=False)
+            posterior.sample((n_samples,), x=torch.atleast_2d(x), show_progress_bars=False)
             for x in _tensor(X_obs)
         ]
         return torch.stack(draws).numpy().astype(np.float64)
@@ -143,8 +145,10 @@ class SbiNLE:
         """Log density of pairs (n,)."""
         import torch
 
+        theta, points = map(_tensor, _single_points(theta, X))
         with torch.no_grad():
-            return self.estimator.log_prob(_tensor(X)[None], _tensor(theta))[0].double().numpy()
+            log_q = self.estimator.log_prob(points[None], theta)[0].double().numpy()
+        return log_q.reshape(len(X), -1).sum(axis=1)
 
 
 METHODS = {
@@ -165,6 +169,13 @@ def _tensor(array):
     return torch.as_tensor(np.asarray(array), dtype=torch.float32)
 
 
+def _single_points(theta, X):
+    """Return a pair for every point of each set; vectors are single points already."""
+    if X.ndim == 2:
+        return theta, X
+    return np.repeat(theta, X.shape[1], axis=0), X.reshape(-1, X.shape[2])
+
+
 def _embedding(X):
     import torch
     from sbi.neural_nets.embedding_nets import FCEmbedding, PermutationInvariantEmbedding
@@ -179,6 +190,9 @@ def _torch_prior(prior):
     import torch
     from sbi.utils import MultipleIndependent
     from torch import distributions as d
+
+    if isinstance(prior, GaussianPrior):
+        return d.MultivariateNormal(torch.zeros(len(prior.names)), _tensor(prior.covariance))
 
     def one(marginal):
         args, kwds = marginal.args, marginal.kwds

@@ -29,6 +29,8 @@ _FLOW_OF_ANY_WIDTH = "spline"
 class DensityEstimator(BaseSBIEstimator):
     """Base of the estimators that learn a conditional density."""
 
+    _least_gain: ClassVar[float] = 0.0  # nats of all validation rows that a member must add
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseSBIEstimator._parameter_constraints,
         "flow": [str],
@@ -80,7 +82,7 @@ class DensityEstimator(BaseSBIEstimator):
             losses, row_weights = evaluate(objective, validation)
             return -losses, row_weights
 
-        return training.weigh(log_prob, self._member_count(training))
+        return training.weigh(log_prob, self._member_count(training), self._least_gain)
 
     def _specify_flow(self, n_features: int) -> dict[str, Any]:
         """Return a flow's architecture; affine maps of a single variable give way to splines."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,20 @@ from torch import Tensor
 
 from skbi.estimators.checks import check_n_samples
 from skbi.estimators.pairs import TrainingData
-from skbi.parallel import blocks
+from skbi.parallel import blocks, each_in_one_thread
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, chunks, to_tensor
 from skbi.priors import Prior, from_normal, to_normal
 from skbi.randomness import RandomState, as_generator
 from skbi.samplers.importance import AmortisedProposal, Proposal
 from skbi.samplers.info import SamplerInfo
-from skbi.samplers.registry import Sampler, find_sampler, sample_each, summarise_warnings
+from skbi.samplers.registry import (
+    Sampler,
+    check_options,
+    find_sampler,
+    sample_each,
+    summarise_warnings,
+)
 from skbi.training.ensemble import Ensemble
 from skbi.training.loop import History
 
@@ -40,6 +46,7 @@ _MAX_SHARE_OUTSIDE = 0.01  # of a prior, where no likelihood is known, and which
 _MAX_SHARE_BEYOND = 0.01  # of draws outside the range of the training parameters, before a warning
 _LOG_ZERO = -1e100  # the logarithm of no likelihood, for chains, which need a number
 _JACOBIAN_STEP = 1e-5
+_N_ERROR_DRAWS = 20  # of the posterior, at which the error of the likelihood is estimated
 
 
 def extend_range(
@@ -55,8 +62,10 @@ class SampledPosterior(ABC):
     """Mixin of estimators whose posteriors are sampled from a learnt likelihood or ratio."""
 
     @abstractmethod
-    def _likelihood(self, observation: Packed, prior: Prior) -> LearntLikelihood:
-        """Return log L(theta) of one observation."""
+    def _likelihoods(
+        self, X: Packed, prior: Prior, *, every_member: bool = False
+    ) -> Sequence[LearntLikelihood]:
+        """Return log L(theta) of each observation, all of one ensemble: its active members."""
 
     def _advise_on_observations(self, X: Packed, sampler: Sampler) -> list[str]:
         """Return warnings of data that the likelihood was not learnt for."""
@@ -100,26 +109,27 @@ class SampledPosterior(ABC):
             vectors: (n_obs, d), each row an observation of its own, or one as (d,).
         n_samples : int, default=1000
             Draws for each observation.
-        sampler : {"auto", "nested", "nuts", "importance", "enumerate"} or Sampler, default="auto"
-            "nested": `skbi.samplers.nested`, by dynesty; finds separate modes, takes discrete
-            parameters, gives the evidence. "nuts": `skbi.samplers.nuts`, by gradients; scales to
-            many parameters. "importance": `skbi.samplers.importance`, which reweights the draws of
-            a fitted NPE, ``proposal=npe``, or of one observation those of any object with
-            ``sample(n, rng)`` and ``log_prob(theta)``: all likelihoods at once, with the evidence.
-            "enumerate": exact, for discrete parameters only. "auto": "enumerate" where possible,
-            "nested" up to 8 parameters, "nuts" beyond.
+        sampler : str or Sampler, default="auto"
+            "smc": `skbi.samplers.smc`, sequential Monte Carlo, of all observations together; finds
+            separate modes, takes discrete parameters, gives the evidence. "nested":
+            `skbi.samplers.nested`, by dynesty, with the evidence; an independent check. "nuts":
+            `skbi.samplers.nuts`, by gradients. "importance": `skbi.samplers.importance`, which
+            reweights the draws of a fitted NPE, ``proposal=npe``, or of one observation those of
+            any object with ``sample(n, rng)`` and ``log_prob(theta)``: all likelihoods at once,
+            with the evidence. "enumerate": exact, for discrete parameters only. "auto":
+            "enumerate" where that is possible, otherwise "smc".
         check_typicality : bool, default=True
             Whether to warn of observations that are unlike the training simulations. Calibration,
             whose observations are simulations, does without.
         n_jobs : int or None, default=None
-            Observations sampled in parallel, through joblib. The result does not depend on it:
-            each of several observations is sampled in one thread, wherever that is.
+            Observations sampled in parallel, through joblib. The result does not depend on it,
+            nor on which observations are sampled together.
         random_state : int, Generator, RandomState or None, default=None
             None uses the estimator's own.
         return_info : bool, default=False
             Return also what the sampler found besides the draws.
         **options
-            Of the sampler, such as ``nlive=200`` or ``n_chains=8``. With several observations,
+            Of the sampler, such as ``n_particles=2000``. With several observations,
             ``checkpoint_file`` gets the number of the observation before its suffix.
 
         Returns
@@ -159,32 +169,44 @@ class SampledPosterior(ABC):
         sampler: str | Sampler = "auto",
         n_jobs: int | None = None,
         random_state: RandomState = None,
+        return_info: bool = False,
         **options: Any,
-    ) -> tuple[Any, Any]:
+    ) -> Any:
         """Log of the evidence, log Z = log of the mean likelihood under the prior.
 
         Parameters
         ----------
-        X_obs, n_jobs, random_state, **options
+        X_obs, n_jobs, random_state, return_info, **options
             As in `sample_posterior`.
-        sampler : {"auto", "nested", "importance", "enumerate"} or Sampler, default="auto"
-            As in `sample_posterior`; "auto" is "nested", or "enumerate" for discrete parameters
-            only.
+        sampler : {"auto", "smc", "nested", "importance", "enumerate"} or Sampler, default="auto"
+            As in `sample_posterior`.
 
         Returns
         -------
         log_z, error : float, or ndarrays of shape (n_obs,) for a batch
-            In nats. The standard error is that of the sampling, not of the learnt likelihood.
+            In nats. The standard error is that of the sampling together with what the likelihood is
+            off by, as far as the members of an ensemble show it. A single member shows nothing.
+        info : SamplerInfo or list of SamplerInfo
+            Only with ``return_info``; with both parts of the error, ``log_evidence_error`` of the
+            sampling and ``likelihood_error``.
         """
         request = self._request(X_obs, sampler, options, evidence=True)
         for message in request.advice:
             warnings.warn(message, stacklevel=2)
-        _, infos = self._sample(request, 1, n_jobs, random_state)
+        samples, infos = self._sample(request, _N_ERROR_DRAWS, n_jobs, random_state)
         for message in summarise_warnings(infos):
             warnings.warn(message, stacklevel=2)
+        likelihoods = self._likelihoods(request.X, request.prior, every_member=True)
+        infos = [
+            replace(info, likelihood_error=likelihood.error(draws))
+            for info, likelihood, draws in zip(infos, likelihoods, samples, strict=True)
+        ]
         log_z = np.array([info.log_evidence for info in infos])
-        error = np.array([info.log_evidence_error for info in infos])
-        return (log_z[0], error[0]) if request.single else (log_z, error)
+        errors = [(info.log_evidence_error, info.likelihood_error or 0.0) for info in infos]
+        error = np.hypot(*np.transpose(errors))
+        if request.single:
+            log_z, error, infos = log_z[0], error[0], infos[0]
+        return (log_z, error, infos) if return_info else (log_z, error)
 
     def _request(
         self,
@@ -201,6 +223,7 @@ class SampledPosterior(ABC):
         proposals = None
         if method.needs_proposal:
             proposals = self._proposals(options.pop("proposal", None), X, method)
+        check_options(method, options)
         advice = self._advise_on_observations(X, method) if check_typicality else []
         return _Request(X, single, prior, method, proposals, options, advice)
 
@@ -210,7 +233,7 @@ class SampledPosterior(ABC):
         X, prior = request.X, request.prior
         return sample_each(
             request.sampler,
-            [self._likelihood(X[i : i + 1], prior) for i in range(len(X))],
+            self._likelihoods(X, prior),
             prior,
             n_samples,
             as_generator(self.random_state if random_state is None else random_state),
@@ -339,25 +362,67 @@ class LearntLikelihood(ABC):
         """Return how many theta are evaluated together on a part."""
         return _MAX_ROWS
 
+    def error(self, theta: NDArray[np.float64]) -> float | None:
+        """Return the standard error of log L at draws of the posterior, or None if not known."""
+        return None
+
+    def approximations(self) -> list[LearntLikelihood]:
+        """Return cheaper likelihoods, of growing accuracy, that a sampler can begin with."""
+        return []
+
     def __call__(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log likelihood of theta (m, p), in single precision, (m,).
 
         Far outside the training parameters the network can overflow: no likelihood there, and none
         outside the prior of `fit`.
         """
-        z, log_det = self.maps.theta.forward(theta)
-        value = self.evaluate(z)
-        return np.where(np.isnan(value) | np.isneginf(log_det), -np.inf, value)
+        return self.evaluate_together([self], [theta])[0]
+
+    @classmethod
+    def evaluate_together(
+        cls, likelihoods: Sequence[LearntLikelihood], thetas: Sequence[NDArray[np.float64]]
+    ) -> list[NDArray[np.float64]]:
+        """Return what each likelihood is at its own theta (m, p); no other changes its values."""
+        z, log_det = zip(
+            *(
+                likelihood.maps.theta.forward(theta)
+                for likelihood, theta in zip(likelihoods, thetas, strict=True)
+            ),
+            strict=True,
+        )
+        values = cls.evaluate_each(likelihoods, z)
+        return [
+            np.where(np.isnan(value) | np.isneginf(outside), -np.inf, value)
+            for value, outside in zip(values, log_det, strict=True)
+        ]
+
+    @classmethod
+    def evaluate_each(
+        cls, likelihoods: Sequence[Any], zs: Sequence[NDArray[np.float64]]
+    ) -> list[NDArray[np.float64]]:
+        """Evaluate every likelihood at what the networks read of theta, z (m, p)."""
+        return [likelihood.evaluate(z) for likelihood, z in zip(likelihoods, zs, strict=True)]
 
     @torch.no_grad()
     def evaluate(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log likelihood at what the networks read of theta, z (m, p), (m,)."""
-        contexts, total = self.embed(to_tensor(z, self.ensemble.like)), np.zeros(len(z))
-        for part in self.parts():
-            for rows in blocks(len(z), self.rows_at_once(part)):
-                density = self.log_prob(part, [context[rows] for context in contexts])
-                total[rows] += density.cpu().numpy()
-        return total + self.constant
+        """Log likelihood at what the networks read of theta, z (m, p), (m,).
+
+        Blocks of theta and of points are evaluated side by side, each in one torch thread.
+        """
+        contexts, parts = self.embed(to_tensor(z, self.ensemble.like)), self.parts()
+        values = np.zeros((len(parts), len(z)))
+
+        def evaluate_block(i: int, rows: slice) -> None:
+            density = self.log_prob(parts[i], [context[rows] for context in contexts])
+            values[i, rows] = density.cpu().numpy()
+
+        tasks = [
+            (i, rows)
+            for i, part in enumerate(parts)
+            for rows in blocks(len(z), self.rows_at_once(part))
+        ]
+        each_in_one_thread(evaluate_block, tasks)
+        return values.sum(axis=0) + self.constant
 
     def value_and_gradient(
         self, z: NDArray[np.float64]

@@ -1,41 +1,49 @@
-"""Truncated sequential NPE: simulate where the posterior of one observation lies.
+"""Rounds of simulations ever closer to the posterior of one observation.
 
-Each round draws theta from the prior restricted to R = {theta : q(theta | x_o) >= c}, which holds
-all but a share epsilon of q. Inside R the posterior is only rescaled, so that the objective of NPE
-needs no correction.
+For a likelihood each round draws theta from the last posterior, and some from the prior. The
+objective of NLE needs no correction, as it holds for any theta.
+
+For NPE each round draws theta from the prior restricted to R = {theta : q(theta | x_o) >= c}, which
+holds all but a share epsilon of q. Inside R the posterior is only rescaled, so that the objective
+of NPE needs no correction.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 from tqdm.auto import tqdm
 
 from skbi.estimators.checks import check_n_samples
+from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.npe import NPEEstimator
+from skbi.estimators.sampled import SampledPosterior
 from skbi.estimators.typicality import describe_untypical
 from skbi.preprocessing.packed import axes_of, width_of
-from skbi.priors import Prior, from_normal, to_normal
+from skbi.priors import Prior
 from skbi.randomness import RandomState, as_generator
+from skbi.samplers.smc import smc
 from skbi.simulation.run import simulate_at
 
 __all__ = ["Region", "sequential"]
 
-_N_DRAWS = 10_000  # posterior draws that decide a region, and prior draws tried at a time
-_MAX_TRIES = 1000  # rounds of prior draws that are tried before giving up
+_N_DRAWS = 10_000  # posterior draws that decide a region
+_MAX_TRIES = 20  # rounds of draws that are tried before giving up
+_STEEPNESS = 10.0  # how much faster than q the density falls that approaches a region
+_PRIOR_SHARE = 0.2  # of the draws that a likelihood learns from next
 
 
 def sequential(
     prior: Prior,
     simulator: Any,
     X_obs: Any,
-    estimator: NPEEstimator,
+    estimator: NPEEstimator | NLEEstimator,
     *,
     rounds: int = 5,
     n_samples: int = 1000,
@@ -43,27 +51,28 @@ def sequential(
     n_jobs: int | None = None,
     random_state: RandomState = None,
     verbose: int = 0,
-) -> tuple[NPEEstimator, NDArray[np.float64], Any]:
+) -> tuple[NPEEstimator | NLEEstimator, NDArray[np.float64], Any]:
     """Fit the posterior of one observation in rounds, which simulate ever closer to it.
 
-    The first round simulates from the prior. Each further round simulates from the prior restricted
-    to where the last posterior lies, and fits anew to all pairs so far that lie there.
+    The first round simulates from the prior. With NLE each further round simulates at draws of the
+    last posterior, a fifth of them replaced by draws of the prior, and fits anew to all pairs so
+    far. With NPE it simulates from the prior restricted to where the last posterior lies, and fits
+    anew to all pairs that lie there.
 
     Parameters
     ----------
     prior : JointPrior or an object with its methods
-        Of continuous parameters.
     simulator : callable, or object with ``transform(theta)``
         As in `simulate`.
     X_obs : array-like
-        The one observation, as `NPEEstimator.sample_posterior` takes it.
-    estimator : NPEEstimator
+        The one observation, as the estimator's ``sample_posterior`` takes it.
+    estimator : NPEEstimator or NLEEstimator
         Cloned for every round, with this prior and a random_state of its own.
     rounds : int, default=5
     n_samples : int, default=1000
         Simulations of each round.
     epsilon : float, default=1e-4
-        Share of the posterior that each round may cut off.
+        Share of the posterior that each round of NPE may cut off.
     n_jobs : int or None, default=None
         Of the simulations, see `simulate`.
     random_state : int, Generator, RandomState or None, default=None
@@ -73,8 +82,8 @@ def sequential(
 
     Returns
     -------
-    npe : NPEEstimator
-        The estimator of the last round, valid for ``X_obs`` and observations much like it.
+    estimator : NPEEstimator or NLEEstimator
+        That of the last round, valid for ``X_obs`` and observations much like it.
     theta : ndarray, shape (n, p)
         The parameters that it was fitted to.
     X : ndarray, shape (n, ...)
@@ -83,12 +92,13 @@ def sequential(
     Raises
     ------
     RuntimeError
-        If the posterior fills so little of the box around it that draws seldom hit it.
+        If the posterior of a round of NPE is too narrow for draws to hit it.
 
     References
     ----------
     Deistler et al., Truncated proposals for scalable and hassle-free simulation-based inference,
-    2022, https://arxiv.org/abs/2210.04815.
+    2022, https://arxiv.org/abs/2210.04815; Papamakarios, Sterratt and Murray, Sequential neural
+    likelihood, 2018, https://arxiv.org/abs/1805.07226.
 
     Examples
     --------
@@ -105,29 +115,50 @@ def sequential(
     """
     for number in (rounds, n_samples):
         check_n_samples(number)
-    rng, X_obs, regions = as_generator(random_state), np.asarray(X_obs), []
-    theta, X = np.empty((0, len(prior.names))), None
+    rng, X_obs = as_generator(random_state), np.asarray(X_obs)
+    theta, X, fitted, region = np.empty((0, len(prior.names))), None, None, None
     bar = tqdm(range(rounds), "sequential", unit="round", disable=verbose < 1)
     for i in bar:
-        new = regions[-1].sample(n_samples, rng) if regions else prior.sample(n_samples, rng)
+        new = _next_parameters(prior, fitted, region, X_obs, n_samples, rng)
         X_new = simulate_at(new, simulator, n_jobs=n_jobs, rng=rng)
         if X is None:
             _check_observation(X_obs, X_new)
         theta, X = np.vstack([theta, new]), X_new if X is None else np.concatenate([X, X_new])
-        npe = clone(estimator).set_params(prior=prior, random_state=int(rng.integers(2**31)))
-        npe.fit(theta, X)
-        message = describe_untypical(np.atleast_1d(npe.typicality(X_obs)))
+        fitted = clone(estimator).set_params(prior=prior, random_state=int(rng.integers(2**31)))
+        fitted.fit(theta, X)
+        message = describe_untypical(np.atleast_1d(fitted.typicality(X_obs)))
         if message:
             warnings.warn(message, stacklevel=2)
-        if i < rounds - 1:
-            regions.append(Region(npe, X_obs, epsilon, rng, regions[-1] if regions else None))
-            inside = np.flatnonzero(regions[-1].contains(theta))
+        if i < rounds - 1 and not isinstance(fitted, SampledPosterior):
+            region = Region(fitted, X_obs, epsilon, rng, region)
+            inside = np.flatnonzero(region.contains(theta))
             theta, X = theta[inside], _safe_indexing(X, inside)
-    return npe, theta, X
+    return fitted, theta, X
+
+
+def _next_parameters(
+    prior: Prior,
+    fitted: NPEEstimator | SampledPosterior | None,
+    region: Region | None,
+    X_obs: NDArray[np.float64],
+    n: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Draw what the next round simulates at, (n, p)."""
+    if fitted is None:
+        return prior.sample(n, random_state=rng)
+    if region is not None:
+        return region.sample(n, rng)
+    n_prior = math.ceil(_PRIOR_SHARE * n)
+    parts = [prior.sample(n_prior, random_state=rng)]
+    if n > n_prior:
+        options = {"check_typicality": False, "random_state": rng}
+        parts.append(fitted.sample_posterior(X_obs, n - n_prior, **options))
+    return np.vstack(parts)
 
 
 class Region:
-    """Where a posterior lies: in a box around its draws, and where its density exceeds a quantile.
+    """Where a posterior lies: where its density exceeds a quantile.
 
     Parameters
     ----------
@@ -153,34 +184,34 @@ class Region:
         self.npe, self.X_obs, self.within = npe, X_obs, within
         draws = npe.sample_posterior(X_obs, _N_DRAWS, check_typicality=False, random_state=rng)
         self.level = np.quantile(npe.log_prob(draws, X_obs), epsilon)
-        z = to_normal(npe.prior, draws)
-        margin = 0.1 * np.ptp(z, axis=0)  # beyond the outermost draws
-        self.low, self.high = z.min(axis=0) - margin, z.max(axis=0) + margin
+
+    def depth(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return zero inside and, outside, minus how far the density is below the level (n,)."""
+        outer = np.zeros(len(theta)) if self.within is None else self.within.depth(theta)
+        inside = outer == 0
+        outer[inside] = np.minimum(self.npe.log_prob(theta[inside], self.X_obs) - self.level, 0)
+        return outer
 
     def contains(self, theta: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether each theta (n, p) lies inside."""
-        z = to_normal(self.npe.prior, theta)
-        inside = ((z >= self.low) & (z <= self.high)).all(axis=1)
-        inside &= self.npe.log_prob(theta, self.X_obs) >= self.level
-        return inside if self.within is None else inside & self.within.contains(theta)
+        return self.depth(theta) == 0
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw theta (n, p) from the prior inside the region, by rejection in the box."""
-        found: list[NDArray[np.float64]] = []
-        for tried in range(1, _MAX_TRIES + 1):
-            shape = (_N_DRAWS, len(self.low))
-            z = stats.truncnorm.rvs(self.low, self.high, size=shape, random_state=rng)
-            theta = from_normal(self.npe.prior, z)
-            found.append(theta[self.contains(theta)])
-            n_found = sum(map(len, found))
+        """Draw theta (n, p) from the prior inside the region.
+
+        Sequential Monte Carlo approaches it, however narrow and curved it is, from a density that
+        falls off steeply outside; draws that end there are dropped.
+        """
+        found, n_found = [], 0
+        for _ in range(_MAX_TRIES):
+            draws, _ = smc(lambda theta: _STEEPNESS * self.depth(theta), self.npe.prior, n, rng)
+            found.append(draws[self.contains(draws)])
+            n_found += len(found[-1])
             if n_found >= n:
                 return np.concatenate(found)[:n]
-            if n_found < n * tried / _MAX_TRIES / 2 and tried >= 100:
-                break
         raise RuntimeError(
-            f"Of {tried * _N_DRAWS} draws of the prior in the box around the posterior {n_found} "
-            f"lie inside it, {n} were asked for: it is too narrow or curved for truncated rounds. "
-            "Use fewer rounds, or a parametrisation in which it is less so."
+            f"Of {_MAX_TRIES * n} draws near the posterior {n_found} lie inside it, {n} were asked "
+            "for: it is too narrow for truncated rounds. Use fewer rounds."
         )
 
 

@@ -39,6 +39,7 @@ __all__ = [
 
 BASE_SCALES = 0.85, 1.0, 1.2, 4.0  # standard deviations of the components of u
 _UNIT = BASE_SCALES.index(1.0)
+_MIN_DRAWS = 32  # for each context, from which on a product of their own is as fast
 
 
 class Layer(nn.Module, ABC):
@@ -293,9 +294,13 @@ def gate_columns(h: Tensor) -> Tensor:
 
 
 def _columns(z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Arrange z and its context as (batch, features, n), the context of draws with n = 1."""
+    """Arrange z and its context as (batch, features, n), the context of draws with n = 1.
+
+    A few draws for each context are all in one product: many products of few columns take longer.
+    """
     if z.ndim > context.ndim:
-        if z.shape[1] != 1:
+        if z.shape[1] >= _MIN_DRAWS:
             return z.mT, context.unsqueeze(-1)
-        z = z[:, 0]  # one draw for each context: all in one product
+        context = context.repeat_interleave(z.shape[1], dim=0)
+        z = z.flatten(0, 1)
     return (z.mT, context.mT) if z.ndim == 3 else (z.mT.unsqueeze(0), context.mT.unsqueeze(0))

@@ -19,9 +19,9 @@ from scipy.special import ndtr, ndtri
 from skbi.preprocessing.scales import mean_and_sd
 from skbi.priors import Prior, from_normal, off_bounds, to_normal
 
-__all__ = ["FlatCoordinates", "ParameterMap"]
+__all__ = ["SD_OF_UNIFORM", "FlatCoordinates", "ParameterMap", "has_flat_prior"]
 
-_SD_OF_UNIFORM = 12**-0.5
+SD_OF_UNIFORM = 12**-0.5
 _EDGE = 1e-3  # the quantile that stands for a bound, in what a regression gives
 
 
@@ -104,7 +104,7 @@ class ParameterMap:
             _, mean, scale = mean_and_sd(theta)
             return cls(prior, mean, scale, np.zeros(theta.shape[1], bool), edge)
         g = off_bounds(prior, to_normal(prior, theta), edge)
-        flat = _has_flat_prior(prior) if flat_coordinates else np.zeros(g.shape[1], bool)
+        flat = has_flat_prior(prior) if flat_coordinates else np.zeros(g.shape[1], bool)
         g[:, flat] = FlatCoordinates.forward(g[:, flat])[0]
         return cls(prior, g.mean(axis=0), g.std(axis=0), flat, edge)
 
@@ -140,7 +140,7 @@ class ParameterMap:
         if self.prior is None:
             return self.scaled(theta)
         w = off_bounds(self.prior, to_normal(self.prior, theta), self.edge)
-        w[:, self.flat] = (ndtr(w[:, self.flat]) - 0.5) / _SD_OF_UNIFORM
+        w[:, self.flat] = (ndtr(w[:, self.flat]) - 0.5) / SD_OF_UNIFORM
         return w
 
     @property
@@ -155,13 +155,13 @@ class ParameterMap:
         if self.prior is None:
             return w, np.ones(w.shape)
         g, slope = w.copy(), np.ones(w.shape)
-        u = np.clip(0.5 + _SD_OF_UNIFORM * w[:, self.flat], _EDGE, 1 - _EDGE)
+        u = np.clip(0.5 + SD_OF_UNIFORM * w[:, self.flat], _EDGE, 1 - _EDGE)
         g[:, self.flat], slope[:, self.flat] = FlatCoordinates.of_quantiles(u)
-        slope[:, self.flat] *= _SD_OF_UNIFORM
+        slope[:, self.flat] *= SD_OF_UNIFORM
         return self.scaled(g), slope / self.scale
 
 
-def _has_flat_prior(prior: Prior) -> NDArray[np.bool_]:
+def has_flat_prior(prior: Prior) -> NDArray[np.bool_]:
     """Tell which parameters are bounded and have a nearly constant density, (p,).
 
     Of 25 evenly spaced quantiles, from 2 % to 98 %, the largest distance between neighbours must be

@@ -15,6 +15,7 @@ from skbi.samplers.info import SamplerInfo, effective_sample_size, r_hat
 from skbi.samplers.nested import Batched, BatchPool, nested
 from skbi.samplers.nuts import nuts
 from skbi.samplers.registry import Sampler, find_sampler, register_sampler, sample_each
+from skbi.samplers.smc import smc
 from skbi.samplers.targets import DifferentiableLikelihood
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "r_hat",
     "register_sampler",
     "sample_each",
+    "smc",
 ]

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from skbi.priors import Prior
 from skbi.samplers.info import Array, LogLikelihood, SamplerInfo
 
-__all__ = ["discrete_combinations", "enumerate_all"]
+__all__ = ["can_enumerate", "discrete_combinations", "enumerate_all"]
 
 _MAX_COMBINATIONS = 100_000
 _TAIL_PROBABILITY = 1e-12  # left out at each end of an infinite support
@@ -62,7 +62,7 @@ def enumerate_all(
         names = [n for n, d in zip(prior.names, prior.discrete, strict=True) if not d]
         raise ValueError(
             "Enumeration needs parameters that are all discrete; got the continuous parameters "
-            f"{names}, which cannot be enumerated. Use sampler='nested'."
+            f"{names}, which cannot be enumerated. Use sampler='smc'."
         )
     theta = discrete_combinations(prior, _MAX_COMBINATIONS)
     log_joint = log_likelihood(theta) + prior.log_prob(theta)
@@ -76,6 +76,14 @@ def enumerate_all(
         ess=np.full(theta.shape[1], float(n_samples)),
     )
     return samples, info
+
+
+def can_enumerate(prior: Prior) -> bool:
+    """Whether all parameters of a prior are discrete, and their combinations are few enough."""
+    if not np.all(prior.discrete):
+        return False
+    lowest, highest = _finite_bounds(prior)
+    return float(np.prod(highest - lowest + 1)) <= _MAX_COMBINATIONS
 
 
 def discrete_combinations(prior: Prior, max_combinations: int) -> Array:
@@ -107,11 +115,11 @@ def discrete_combinations(prior: Prior, max_combinations: int) -> Array:
     [[0.0, 3.0], [0.0, 4.0], [1.0, 3.0], [1.0, 4.0]]
     """
     lowest, highest = _finite_bounds(prior)
-    n_combinations = np.prod(highest - lowest + 1)
+    n_combinations = float(np.prod(highest - lowest + 1))
     if n_combinations > max_combinations:
         raise ValueError(
             f"The discrete parameters have {n_combinations:.0f} combinations of values; at most "
-            f"{max_combinations} can be enumerated. Use sampler='nested'."
+            f"{max_combinations} can be enumerated. Use sampler='smc'."
         )
     values = [np.arange(low, high + 1) for low, high in zip(lowest, highest, strict=True)]
     return np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(values))

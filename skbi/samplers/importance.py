@@ -11,7 +11,6 @@ import math
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from scipy import stats
 from scipy.special import logsumexp, softmax
 
 from skbi.priors import Prior
@@ -28,6 +27,7 @@ __all__ = [
 _PRIOR_FRACTION = 0.05  # of the draws, from the prior: a defensive mixture
 _MAX_RELIABLE_K = 0.7  # tail index up to which importance weights are reliable
 _MIN_TAIL_SIZE = 5  # number of weights that a Pareto distribution can be fitted to
+_MAX_TAIL_RANGE = 600.0  # nats between the weights of the tail, whose ratios must be doubles
 
 
 @runtime_checkable
@@ -151,7 +151,7 @@ def importance(
     if not np.isfinite(log_weights).any():
         raise ValueError(
             "Importance sampling needs draws with a likelihood above zero; none of the proposal's "
-            f"{n_proposals} has one. Use sampler='nested', or train the proposal further."
+            f"{n_proposals} has one. Use sampler='smc', or train the proposal further."
         )
     log_weights, k = pareto_smoothed(log_weights)
     weights = softmax(log_weights)
@@ -188,7 +188,7 @@ def _heavy_tail_message(k: float) -> str | None:
         return None
     return (
         f"The proposal misses too much of the posterior to be reweighted (pareto_k = {k:.2f}, "
-        f"reliable up to {_MAX_RELIABLE_K}). Use sampler='nested', or train the proposal further."
+        f"reliable up to {_MAX_RELIABLE_K}). Use sampler='smc', or train the proposal further."
     )
 
 
@@ -247,8 +247,8 @@ def systematic_resample(
 def pareto_smoothed(log_weights: Array) -> tuple[Array, float]:
     """Replace the largest importance weights by quantiles of a Pareto distribution fitted to them.
 
-    If the weights have a light tail (a fitted k of zero or less), they stay as they are, because
-    smoothing would widen the posterior.
+    arviz-stats fits and smooths. If the weights have a light tail (a fitted k of zero or less),
+    they stay as they are, because smoothing would widen the posterior.
 
     Parameters
     ----------
@@ -260,8 +260,10 @@ def pareto_smoothed(log_weights: Array) -> tuple[Array, float]:
     log_weights : ndarray, shape (n,)
         With the largest ones, at most a fifth of them, smoothed.
     k : float
-        Tail index of the generalised Pareto distribution: moments of order 1 / k and above do not
-        exist. NaN if fewer than 25 weights are positive, or if the weights are equal.
+        Tail index of the generalised Pareto distribution, shrunk towards 1/2: moments of order
+        1 / k and above do not exist. NaN if there is nothing to fit: fewer than 25 weights are
+        positive, the largest ones are equal, or a quarter of them equal the next smaller weight.
+        Infinite if the largest ones differ by 600 nats or more. No weight is smoothed then.
 
     References
     ----------
@@ -276,21 +278,25 @@ def pareto_smoothed(log_weights: Array) -> tuple[Array, float]:
     >>> abs(k - 1) < 0.2, bool(smoothed.max() <= log_weights.max())
     (True, True)
     """
+    from arviz_stats.base import array_stats
+
     n_positive = int(np.isfinite(log_weights).sum())
-    n_tail = int(min(n_positive / 5, 3 * math.sqrt(n_positive)))
-    order = np.argsort(log_weights)[-n_tail - 1 :]
-    largest = log_weights[order[-1]]
-    threshold, *tail = np.exp(log_weights[order] - largest)
-    excess = np.array(tail) - threshold
-    if n_tail < _MIN_TAIL_SIZE or not excess.mean() > 0:
+    n_tail = int(min(n_positive / 5, 3 * math.sqrt(n_positive)))  # as arviz-stats has it
+    if n_tail < _MIN_TAIL_SIZE:
         return log_weights, math.nan
-    mean_excess = excess.mean()
-    k, _, scale = stats.genpareto.fit(excess / mean_excess, floc=0)
-    shrunk_k = (n_tail * k + 5) / (n_tail + 10)  # as with ten more observations, of k = 1/2
-    if k <= 0:
-        return log_weights, float(shrunk_k)
-    levels = (np.arange(n_tail) + 0.5) / n_tail
-    quantiles = threshold + stats.genpareto.ppf(levels, shrunk_k, scale=scale * mean_excess)
-    smoothed = log_weights.copy()
-    smoothed[order[1:]] = largest + np.log(np.minimum(quantiles, 1))
-    return smoothed, float(shrunk_k)
+    order = np.argsort(log_weights)[-n_positive:]
+    threshold, *log_tail = log_weights[order[-n_tail - 1 :]]
+    largest = log_tail[-1]
+    if largest - threshold >= _MAX_TAIL_RANGE:
+        return log_weights, math.inf
+    excess = np.exp(log_tail - largest) - np.exp(threshold - largest)
+    if not excess[int(n_tail / 4 + 0.5) - 1] > 0 or excess[0] == excess[-1]:
+        return log_weights, math.nan
+    with np.errstate(over="ignore"):  # no weight exceeds the largest, whatever its quantile
+        smoothed, k = array_stats.psislw(-log_weights[order])
+    if k <= 5 / (n_tail + 10):  # a fitted k of zero, shrunk as by ten observations of k = 1/2
+        return log_weights, float(k)
+    smoothed = np.sort(smoothed)[-n_tail - 1 :]  # normalised
+    result = log_weights.copy()
+    result[order[-n_tail:]] = np.minimum(smoothed[1:] - smoothed[0] + threshold, largest)
+    return result, float(k)

@@ -6,14 +6,12 @@ ESS = n m / (1 + 2 sum_t rho_t), for m chains of n draws with the autocorrelatio
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, stats
 
 __all__ = ["Array", "LogLikelihood", "SamplerInfo", "effective_sample_size", "r_hat"]
 
@@ -28,12 +26,15 @@ class SamplerInfo:
     Attributes
     ----------
     sampler : str
-        "nested", "nuts", "importance" or "enumerate".
+        "smc", "nested", "nuts", "importance" or "enumerate".
     n_calls : int
         Number of likelihood evaluations, one for each theta.
     log_evidence, log_evidence_error : float or None
-        Log of the evidence Z, the integral of likelihood times prior, in nats, and its standard
-        error. None from "nuts", which does not estimate the evidence.
+        Log of the evidence Z, the integral of likelihood times prior, in nats, and the standard
+        error of the sampling. None from "nuts", which does not estimate the evidence.
+    likelihood_error : float or None
+        What the error of a learnt likelihood adds to that of log Z, in nats, by how the members of
+        an ensemble differ; from `log_evidence` only.
     ess : ndarray, shape (p,), or None
         Effective sample size: the number of independent draws that would determine the parameter
         as well. NaN for the discrete parameters of "nuts".
@@ -65,6 +66,7 @@ class SamplerInfo:
     n_calls: int
     log_evidence: float | None = None
     log_evidence_error: float | None = None
+    likelihood_error: float | None = None
     ess: Array | None = None
     r_hat: Array | None = None
     pareto_k: float | None = None
@@ -73,11 +75,12 @@ class SamplerInfo:
 
 
 def r_hat(draws: Array) -> float:
-    """Rank-normalised split R-hat of one parameter.
+    """Rank-normalised split R-hat of one parameter, by arviz-stats.
 
     Parameters
     ----------
     draws : ndarray, shape (n_draws, n_chains)
+        The halves of a single chain count as two chains.
 
     Returns
     -------
@@ -95,15 +98,19 @@ def r_hat(draws: Array) -> float:
     >>> round(r_hat(np.random.default_rng(0).normal(size=(500, 4))), 2)
     1.0
     """
-    folded = np.abs(draws - np.median(draws))
-    return max(_r_hat(_normal_scores(_split_chains(x))) for x in (draws, folded))
+    from arviz_stats.base import array_stats  # slow to import beside arviz-base
+
+    n_draws, n_chains = draws.shape
+    if n_chains == 1:
+        draws = np.hstack([draws[: n_draws // 2], draws[-(n_draws // 2) :]])
+    return float(array_stats.rhat(draws, chain_axis=1, draw_axis=0))
 
 
 def effective_sample_size(draws: Array) -> float:
-    """Effective number of independent draws for the mean of one rank-normalised parameter.
+    """Effective number of independent draws for the mean of one parameter, by arviz-stats.
 
-    The sum over lags is truncated by Geyer's initial monotone sequence: it adds pairs of
-    neighbouring lags for as long as they are positive, and lets no pair exceed the one before.
+    The draws are rank-normalised and the chains split, as for R-hat. The sum over lags is
+    truncated by Geyer's initial monotone sequence.
 
     Parameters
     ----------
@@ -124,42 +131,6 @@ def effective_sample_size(draws: Array) -> float:
     >>> 1500 < effective_sample_size(np.random.default_rng(0).normal(size=(500, 4))) < 2600
     True
     """
-    x = _normal_scores(_split_chains(draws))
-    n, m = x.shape
-    within, total = _variances(x)
-    autocorrelation = 1 - (within - _mean_autocovariance(x) * n / (n - 1)) / total
-    pairs = autocorrelation[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
-    negative = np.flatnonzero(pairs < 0)
-    pairs = np.minimum.accumulate(pairs[: negative[0] if len(negative) else len(pairs)])
-    return float(n * m / max(2 * pairs.sum() - 1, 1 / math.log10(n * m)))
+    from arviz_stats.base import array_stats
 
-
-def _split_chains(draws: Array) -> Array:
-    """Split every chain in two, so that a drift within a chain is seen as well."""
-    n = len(draws) // 2
-    return np.concatenate([draws[:n], draws[-n:]], axis=1)
-
-
-def _normal_scores(draws: Array) -> Array:
-    """Replace the draws by the normal quantiles of their ranks among all chains."""
-    ranks = stats.rankdata(draws).reshape(draws.shape)
-    return stats.norm.ppf((ranks - 0.375) / (draws.size + 0.25))
-
-
-def _variances(x: Array) -> tuple[float, float]:
-    """Return the mean variance within chains, and the estimate of the total variance."""
-    within = x.var(axis=0, ddof=1).mean()
-    return within, within * (len(x) - 1) / len(x) + x.mean(axis=0).var(ddof=1)
-
-
-def _r_hat(x: Array) -> float:
-    within, total = _variances(x)
-    return math.sqrt(total / within)
-
-
-def _mean_autocovariance(x: Array) -> Array:
-    """Autocovariance at the lags 0 to n - 1, averaged over chains, by the Fourier transform."""
-    n = len(x)
-    size = fft.next_fast_len(2 * n)
-    spectrum = fft.rfft(x - x.mean(axis=0), n=size, axis=0)
-    return fft.irfft(np.abs(spectrum) ** 2, n=size, axis=0)[:n].mean(axis=1) / n
+    return float(array_stats.ess(draws, chain_axis=1, draw_axis=0))

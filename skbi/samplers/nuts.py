@@ -31,6 +31,7 @@ _MIN_WARMUP = 10  # draws of each chain
 _MIN_DRAWS = 100  # of each chain, after the warm-up
 _MIN_ESS = 100  # of a parameter, below which the chains count as not converged
 _MAX_R_HAT = 1.05
+_SEPARATE_R_HAT = 1.3  # after the warm-up, from which on chains will not come together
 
 # Constants of dual averaging, in the notation of Hoffman and Gelman (2014), section 3.2.
 _INITIAL_STEP_SIZE = 1.0
@@ -84,7 +85,8 @@ def nuts(
     -------
     samples : ndarray, shape (n_samples, p)
     info : SamplerInfo
-        With ``ess`` and ``r_hat``. Its ``warnings`` say so if the chains have not converged.
+        With ``ess`` and ``r_hat``. Its ``warnings`` say so if the chains have not converged. Chains
+        that disagree widely after the warm-up are stopped: they lie in separate modes.
 
     Raises
     ------
@@ -124,11 +126,14 @@ def nuts(
     chains = _HamiltonianChains(target, start, covariance, rng, target_accept, max_depth)
     n_draws = max(_MIN_DRAWS, math.ceil(n_samples / n_chains))
     with tqdm(total=n_warmup + n_draws, desc="NUTS", unit="step", disable=verbose < 1) as bar:
-        _warm_up(chains, n_warmup, bar)
-        draws = chains.run(n_draws, bar, adapt=False)
+        draws = _warm_up(chains, n_warmup, bar)
+        if stopped := _worst_r_hat(draws) > _SEPARATE_R_HAT:
+            n_draws = len(draws)
+        else:
+            draws = chains.run(n_draws, bar, adapt=False)
     thinned = np.linspace(0, n_draws * n_chains - 1, n_samples).astype(int)
     z = target.draw_discrete(draws.reshape(n_draws * n_chains, -1)[thinned], rng)
-    return from_normal(prior, z), _diagnose(draws, target)
+    return from_normal(prior, z), _diagnose(draws, target, stopped)
 
 
 class _StepSize:
@@ -206,19 +211,26 @@ class _HamiltonianChains:
         return State(position, momentum, log_density, gradient)
 
 
-def _warm_up(chains: _HamiltonianChains, n_warmup: int, bar: tqdm) -> None:
+def _warm_up(chains: _HamiltonianChains, n_warmup: int, bar: tqdm) -> Array:
     """Adapt the step size, set the mass matrix from all chains' draws, and adapt again.
+
+    Return the draws of the second part, (n_draws, n_chains, k).
 
     The covariance that sets the mass matrix leaves out the first eighth of the warm-up.
     """
     draws = chains.run(n_warmup // 2, bar, adapt=True)[n_warmup // 8 :]
     pooled = draws.reshape(-1, draws.shape[-1])
     chains.set_covariance(shrunk_covariance(pooled, np.full(len(pooled), 1 / len(pooled))))
-    chains.run(n_warmup - n_warmup // 2, bar, adapt=True)
+    draws = chains.run(n_warmup - n_warmup // 2, bar, adapt=True)
     chains.step_size.fix()
+    return draws
 
 
-def _diagnose(draws: Array, target: Target) -> SamplerInfo:
+def _worst_r_hat(draws: Array) -> float:
+    return max(r_hat(column) for column in np.moveaxis(draws, 2, 0))
+
+
+def _diagnose(draws: Array, target: Target, stopped: bool) -> SamplerInfo:
     """Compute R-hat and effective sample size, and warn if they show no convergence."""
     r_hats, ess, limits = np.full((3, len(target.discrete)), np.nan)
     continuous = np.flatnonzero(~target.discrete)
@@ -226,6 +238,12 @@ def _diagnose(draws: Array, target: Target) -> SamplerInfo:
         r_hats[j], ess[j] = r_hat(column), effective_sample_size(column)
         limits[j] = _r_hat_limit(column, ess[j])
     message = _convergence_message(r_hats, ess, limits)
+    if stopped:
+        message = (
+            "The chains lie in separate modes, or are far from having converged: R-hat is "
+            f"{np.nanmax(r_hats):.2f} after the warm-up, so that they were stopped there. Use "
+            "sampler='smc', or raise n_warmup."
+        )
     warnings = () if message is None else (message,)
     return SamplerInfo("nuts", target.n_calls, ess=ess, r_hat=r_hats, warnings=warnings)
 
@@ -236,7 +254,7 @@ def _r_hat_limit(draws: Array, ess: float) -> float:
     It is 1.05 or, if the draws are few, what the R-hat of converged chains exceeds once in 1,000
     times by chance: the variance of the means of the split chains is distributed as chi-squared.
     """
-    n_split_chains = 2 * draws.shape[1]
+    n_split_chains = 2 * max(draws.shape[1], 2)  # r_hat takes a single chain as two
     dof = n_split_chains - 1
     excess = stats.chi2.ppf(0.999, dof) / dof - 1
     smaller_ess = min(ess, effective_sample_size(np.abs(draws - np.median(draws))))
@@ -252,5 +270,5 @@ def _convergence_message(r_hats: Array, ess: Array, limits: Array) -> str | None
         f"The chains have not converged: R-hat is up to {r_hats[worst]:.2f} (should be below "
         f"{limits[worst]:.2f}), and the effective sample size is down to {np.nanmin(ess):.0f} "
         f"(should be {_MIN_ESS} or more). Raise n_warmup and n_samples; if the posterior has "
-        "separate modes, use sampler='nested'."
+        "separate modes, use sampler='smc'."
     )

@@ -6,27 +6,34 @@ This is the only place that knows the list. A sampler of one's own is a `Sampler
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
-from skbi.parallel import one_thread
+from skbi.parallel import n_threads, one_thread
 from skbi.priors import Prior
-from skbi.samplers.enumeration import enumerate_all
+from skbi.samplers.enumeration import can_enumerate, enumerate_all
 from skbi.samplers.importance import importance
 from skbi.samplers.info import Array, SamplerInfo
 from skbi.samplers.nested import nested
 from skbi.samplers.nuts import nuts
+from skbi.samplers.smc import smc, smc_together
 
-__all__ = ["Sampler", "find_sampler", "register_sampler", "sample_each", "summarise_warnings"]
-
-_MAX_NESTED_PARAMETERS = 8  # beyond, "auto" follows the gradient
+__all__ = [
+    "Sampler",
+    "check_options",
+    "find_sampler",
+    "register_sampler",
+    "sample_each",
+    "summarise_warnings",
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,9 @@ class Sampler:
         Whether it takes ``verbose=``.
     many_observations : bool, default=False
         Whether a further observation costs next to nothing, rather than a run of its own.
+    together : callable, optional
+        The same for several observations in one call: ``together(likelihoods, prior, n_samples,
+        rngs, **options)`` returns lists of draws and infos. Each must be what ``function`` gives.
     """
 
     name: str
@@ -64,6 +74,7 @@ class Sampler:
     needs_discrete: bool = False
     shows_progress: bool = False
     many_observations: bool = False
+    together: Callable[..., tuple[list[Array], list[SamplerInfo]]] | None = None
 
 
 SAMPLERS: dict[str, Sampler] = {}
@@ -75,6 +86,16 @@ def register_sampler(sampler: Sampler) -> Sampler:
     return sampler
 
 
+register_sampler(
+    Sampler(
+        "smc",
+        smc,
+        gives_evidence=True,
+        shows_progress=True,
+        many_observations=True,
+        together=smc_together,
+    )
+)
 register_sampler(Sampler("nested", nested, gives_evidence=True, shows_progress=True))
 register_sampler(Sampler("nuts", nuts, needs_gradient=True, shows_progress=True))
 register_sampler(
@@ -116,7 +137,7 @@ def find_sampler(sampler: str | Sampler, prior: Prior, *, evidence: bool = False
         names = sorted(("auto", *SAMPLERS))
         if sampler not in names:
             raise ValueError(f"sampler must be one of {names}, or a Sampler; got {sampler!r}.")
-        sampler = _choose(prior, evidence) if sampler == "auto" else SAMPLERS[sampler]
+        sampler = _choose(prior) if sampler == "auto" else SAMPLERS[sampler]
     if not isinstance(sampler, Sampler):
         raise TypeError(f"sampler must be a name or a Sampler; got {type(sampler).__name__}.")
     if evidence and not sampler.gives_evidence:
@@ -125,11 +146,22 @@ def find_sampler(sampler: str | Sampler, prior: Prior, *, evidence: bool = False
     return sampler
 
 
-def _choose(prior: Prior, evidence: bool) -> Sampler:
-    if np.all(prior.discrete):
-        return SAMPLERS["enumerate"]
-    few = len(prior.names) <= _MAX_NESTED_PARAMETERS
-    return SAMPLERS["nested" if few or evidence else "nuts"]
+def check_options(sampler: Sampler, options: Collection[str]) -> None:
+    """Refuse options that a sampler does not have, before any work."""
+    parameters = inspect.signature(sampler.function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    own = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"verbose", "proposal"}
+    if unknown := sorted(set(options) - own):
+        raise TypeError(
+            f"sampler={sampler.name!r} has no options {unknown}; it has {sorted(own)}. Name the "
+            "sampler whose options these are, as in sampler='nested'."
+        )
+
+
+def _choose(prior: Prior) -> Sampler:
+    """Return what "auto" is: exact where every combination of values can be tried."""
+    return SAMPLERS["enumerate" if can_enumerate(prior) else "smc"]
 
 
 def sample_each(
@@ -174,18 +206,66 @@ def sample_each(
     infos : list of SamplerInfo
     """
     seeds = rng.integers(2**63, size=len(likelihoods)).tolist()
-    alone = len(likelihoods) == 1
     calls = []
-    for i, (likelihood, seed) in enumerate(zip(likelihoods, seeds, strict=True)):
+    for i in range(len(likelihoods)):
         own = _numbered(options, i) if number_files else dict(options)
         if sampler.shows_progress:
             own["verbose"] = verbose
         if proposals is not None:
             own["proposal"] = proposals[i]
-        calls.append(delayed(_sample_one)(sampler, likelihood, prior, n_samples, seed, own, alone))
-    found = Parallel(n_jobs=1 if alone else n_jobs)(calls)
+        calls.append(own)
+    if sampler.together is not None:
+        return _sample_together(sampler, likelihoods, prior, n_samples, seeds, calls[0], n_jobs)
+    alone = len(likelihoods) == 1
+    found = Parallel(n_jobs=1 if alone else n_jobs)(
+        delayed(_sample_one)(sampler, likelihood, prior, n_samples, seed, own, alone)
+        for likelihood, seed, own in zip(likelihoods, seeds, calls, strict=True)
+    )
     samples, infos = zip(*found, strict=True)
     return list(samples), list(infos)
+
+
+def _sample_together(
+    sampler: Sampler,
+    likelihoods: Sequence[Any],
+    prior: Prior,
+    n_samples: int,
+    seeds: Sequence[int],
+    options: Mapping[str, Any],
+    n_jobs: int | None,
+) -> tuple[list[Array], list[SamplerInfo]]:
+    """Sample all observations in as many pieces as work side by side, each in one torch thread.
+
+    Those are processes with ``n_jobs``, and otherwise the threads that torch would have had.
+    """
+    n = len(likelihoods)
+    n_pieces = min(n, n_threads() if n_jobs is None else effective_n_jobs(n_jobs))
+    if n_pieces == 1:  # the likelihood may then use all threads
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        return sampler.together(likelihoods, prior, n_samples, rngs, **options)
+    pieces = [slice(n * i // n_pieces, n * (i + 1) // n_pieces) for i in range(n_pieces)]
+    run = Parallel(n_pieces, prefer="threads" if n_jobs is None else None)
+    with one_thread():
+        found = run(
+            delayed(_run_piece)(
+                sampler, likelihoods[piece], prior, n_samples, seeds[piece], options
+            )
+            for piece in pieces
+        )
+    return [x for samples, _ in found for x in samples], [x for _, infos in found for x in infos]
+
+
+def _run_piece(
+    sampler: Sampler,
+    likelihoods: Sequence[Any],
+    prior: Prior,
+    n_samples: int,
+    seeds: Sequence[int],
+    options: Mapping[str, Any],
+) -> tuple[list[Array], list[SamplerInfo]]:
+    with one_thread():
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        return sampler.together(likelihoods, prior, n_samples, rngs, **options)
 
 
 def _sample_one(

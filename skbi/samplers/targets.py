@@ -151,7 +151,7 @@ def _combinations_and_log_mass(prior: Prior) -> tuple[Array, Array]:
     if not isinstance(prior, JointPrior):
         raise ValueError(
             "NUTS can sum discrete parameters out only under a JointPrior, whose parameters are "
-            f"independent; got {type(prior).__name__}. Use sampler='nested'."
+            f"independent; got {type(prior).__name__}. Use sampler='smc'."
         )
     combinations = discrete_combinations(prior, _MAX_COMBINATIONS)
     marginals = np.array(list(prior.marginals.values()), dtype=object)[prior.discrete]

@@ -35,13 +35,17 @@ class Member(nn.Module):
     ----------
     log_weight : Tensor, shape ()
         Unnormalised; zero until the ensemble is weighed.
+    needed : Tensor of bool, shape ()
+        Whether the mixture is better with this member than without.
     """
 
     log_weight: Tensor
+    needed: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("log_weight", torch.zeros(()))
+        self.register_buffer("needed", torch.ones((), dtype=torch.bool))
 
     def shrunk(self) -> list[nn.Parameter]:
         """Return the parameters that shrinkage pulls to zero (besides those of a flow)."""
@@ -50,6 +54,7 @@ class Member(nn.Module):
     def reset(self) -> None:
         """Forget what validation rows decided, before training goes on."""
         self.log_weight.zero_()
+        self.needed.fill_(True)
 
 
 class DensityMember(Member):
@@ -89,15 +94,19 @@ class Ensemble:
         return max(self.members, key=lambda member: float(member.log_weight))
 
     @property
+    def weights(self) -> NDArray[np.float64]:
+        """The members' weights in the mixture (their sum is one)."""
+        return self._log_weights().double().softmax(dim=0).cpu().numpy()
+
+    @property
     def like(self) -> Tensor:
         """A tensor of the members' type, on their device."""
         return next(self.members[0].parameters())
 
     def active(self, least: float = _MIN_ACTIVE_WEIGHT) -> Ensemble:
-        """Return the members of at least this weight, which draws and densities are made of."""
-        shares = self._log_weights().softmax(dim=0).tolist()
-        pairs = zip(self.members, shares, strict=True)
-        return Ensemble([member for member, share in pairs if share >= least])
+        """Return the needed members of at least this weight: draws and densities are theirs."""
+        pairs = zip(self.members, self.weights, strict=True)
+        return Ensemble([member for member, share in pairs if share >= least and member.needed])
 
     def double(self) -> Ensemble:
         """Return a copy in double precision, for densities."""
@@ -129,8 +138,7 @@ class Ensemble:
         """
         device = contexts[0].device
         u = torch.as_tensor(rng.standard_normal(shape, dtype=np.float32), device=device)
-        shares = self._log_weights().double().softmax(dim=0).cpu().numpy()
-        chosen = rng.choice(len(shares), size=shape[1], p=shares)
+        chosen = rng.choice(len(self.members), size=shape[1], p=self.weights)
         z = np.empty(shape)
         for i, (member, context) in enumerate(zip(self.members, contexts, strict=True)):
             columns = np.flatnonzero(chosen == i)
@@ -242,7 +250,12 @@ class JointTraining(nn.Module):
         return self.flow.log_prob(z.expand(len(contexts), *z.shape[-2:]), contexts)
 
     @torch.no_grad()
-    def weigh(self, log_prob: Callable[[], tuple[Tensor, Tensor]], count: float = 1.0) -> float:
+    def weigh(
+        self,
+        log_prob: Callable[[], tuple[Tensor, Tensor]],
+        count: float = 1.0,
+        least_gain: float = 0.0,
+    ) -> float:
         """Set the mixture weights of densities, and the width of their bases, by validation rows.
 
         Parameters
@@ -251,6 +264,8 @@ class JointTraining(nn.Module):
             Computes the rows' log probabilities (members, n) and weights (n,).
         count : float, default=1
             How many rows more each member counts as.
+        least_gain : float, default=0
+            Nats, of all rows together, that a member must add in order to be needed.
 
         Returns
         -------
@@ -265,8 +280,16 @@ class JointTraining(nn.Module):
         self.flow.set_base()
         stacked = torch.stack(log_scores, dim=1)
         log_weights, log_shares, score = _weigh(stacked, row_weights, count, _BASE_COUNTS)
+        kept = list(range(len(self.members)))
+        for i in log_weights.argsort().tolist()[:-1] if least_gain else ():
+            others = [j for j in kept if j != i]
+            found = _weigh(stacked[others], row_weights, count, _BASE_COUNTS)
+            if (score - found[2]) * len(row_weights) < least_gain:
+                kept, log_shares, score = others, *found[1:]
+                log_weights[kept] = found[0] + log_weights[kept].logsumexp(dim=0)
         for i, member in enumerate(self.members):
             member.log_weight.copy_(log_weights[i])
+            member.needed.fill_(i in kept)
             self._flows[i].base_shares.copy_(log_shares.exp())
         return score
 

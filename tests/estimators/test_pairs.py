@@ -38,7 +38,9 @@ def test_rows_belong_to_pairs():
 
 
 def test_options_become_a_plan():
-    plan = plan_training(NLEEstimator(n_estimators=3), data(10_000), shrinkage_range=25.0)
+    plan = plan_training(
+        NLEEstimator(n_estimators=3, alpha=1.3), data(10_000), shrinkage_range=25.0
+    )
     assert plan.batch_size == 256
     assert plan.learning_rate == 1e-2
     assert plan.shrinkage[-1] == pytest.approx(1.3 * (256 / 10_000) ** 0.5)

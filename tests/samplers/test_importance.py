@@ -5,8 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from arviz_stats.base import array_stats
 from likelihoods import LinearGaussian
 from scipy import stats
+from scipy.special import logsumexp
 
 from skbi.samplers.importance import (
     AmortisedProposal,
@@ -138,10 +140,38 @@ def test_smoothing_changes_the_largest_weights_only_and_keeps_their_order():
     np.testing.assert_array_equal(smooth[order[:-95]], log_weights[order[:-95]])
     assert (np.diff(smooth[order]) >= 0).all()
     assert smooth.max() <= log_weights.max()
-    for equal in (np.zeros(100), np.zeros(3)):
-        same, k = pareto_smoothed(equal)
-        np.testing.assert_array_equal(same, equal)
-        assert math.isnan(k)
+
+
+@pytest.mark.parametrize("k", [0.2, 0.6, 1.2])
+def test_heavy_tails_are_smoothed_as_by_arviz(k):
+    log_weights = k * np.random.default_rng(0).standard_exponential(1000)
+    smooth, found = pareto_smoothed(log_weights)
+    expected, expected_k = array_stats.psislw(-log_weights)  # of weights whose sum is 1
+    np.testing.assert_allclose(smooth - logsumexp(smooth), expected, atol=1e-12)
+    assert found == expected_k
+
+
+def test_smoothing_keeps_the_scale_of_weights_and_leaves_out_those_of_zero():
+    log_weights = np.random.default_rng(0).normal(size=1000)
+    smooth, k = pareto_smoothed(log_weights)
+    scaled, scaled_k = pareto_smoothed(log_weights - 1e4)
+    np.testing.assert_allclose(scaled, smooth - 1e4, rtol=0, atol=1e-9)
+    assert scaled_k == pytest.approx(k)
+    padded, padded_k = pareto_smoothed(np.insert(log_weights, [0, 500], -np.inf))
+    np.testing.assert_array_equal(padded, np.insert(smooth, [0, 500], -np.inf))
+    assert padded_k == k
+
+
+def test_a_distribution_is_fitted_only_where_there_is_one():
+    rng = np.random.default_rng(0)
+    largest = np.concatenate([np.zeros(94), rng.normal(-5, 1, 906)])  # the tail is 94 of 1,000
+    two_values = np.where(rng.random(1000) < 0.03, 0.0, -1.0)
+    few = np.append(rng.normal(size=24), np.full(100, -np.inf))
+    spread = 1000 * rng.normal(size=1000)  # a weight that outweighs the rest by e^600
+    for log_weights in (largest, two_values, few, np.zeros(100), np.zeros(3), np.zeros(0), spread):
+        smooth, k = pareto_smoothed(log_weights)
+        np.testing.assert_array_equal(smooth, log_weights)
+        assert k == math.inf if log_weights is spread else math.isnan(k)
 
 
 def test_light_tails_are_not_smoothed():

@@ -25,3 +25,20 @@ def test_r_hat_of_shifted_and_of_scaled_chains():
     assert r_hat(x) < 1.01
     assert r_hat(x + np.array([0, 0, 0, 1])) > 1.1
     assert r_hat(x * np.array([1, 1, 1, 5])) > 1.1
+
+
+def test_a_single_chain_is_compared_with_itself():
+    x = np.random.default_rng(0).normal(size=(999, 1))
+    drift = np.linspace(0, 2, 999)[:, None]
+    assert r_hat(x) < 1.02
+    assert r_hat(x + drift) > 1.1
+    assert r_hat(x * (0.1 + drift)) > 1.1
+
+
+def test_ranks_are_compared_and_the_order_of_chains_does_not_matter():
+    """A Cauchy has no variance; its ranks have one, and are those of any increasing map of it."""
+    x = np.random.default_rng(0).standard_cauchy((1000, 4))
+    for diagnostic in (r_hat, effective_sample_size):
+        assert diagnostic(x[:, ::-1]) == pytest.approx(diagnostic(x))
+    assert r_hat(x) < 1.01
+    assert effective_sample_size(np.arctan(x)) == pytest.approx(effective_sample_size(x))

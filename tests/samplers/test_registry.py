@@ -7,7 +7,7 @@ from scipy import stats
 from skbi import JointPrior
 from skbi.priors import from_normal
 from skbi.samplers import Sampler, SamplerInfo, find_sampler, register_sampler, sample_each
-from skbi.samplers.registry import SAMPLERS, summarise_warnings
+from skbi.samplers.registry import SAMPLERS, check_options, summarise_warnings
 
 PRIOR = JointPrior({"mu": stats.norm(0, 1)})
 DISCRETE = JointPrior({"k": stats.bernoulli(0.5)})
@@ -69,14 +69,20 @@ def test_a_registered_sampler_is_a_choice():
         find_sampler(metropolis, PRIOR)
 
 
-def test_auto_follows_the_prior_and_what_is_wanted():
-    wide = JointPrior({f"a{j}": stats.norm() for j in range(9)})
+def test_auto_enumerates_what_can_be_and_samples_the_rest():
+    many = JointPrior({f"k{j}": stats.bernoulli(0.5) for j in range(30)})
     assert find_sampler("auto", DISCRETE).name == "enumerate"
-    assert find_sampler("auto", PRIOR).name == "nested"
-    assert find_sampler("auto", wide).name == "nuts"
-    assert find_sampler("auto", wide, evidence=True).name == "nested"
+    assert find_sampler("auto", PRIOR).name == "smc"
+    assert find_sampler("auto", many, evidence=True).name == "smc"
     with pytest.raises(ValueError, match="'nuts' does not know the evidence"):
         find_sampler("nuts", PRIOR, evidence=True)
+
+
+def test_options_of_another_sampler_are_refused():
+    with pytest.raises(TypeError, match=r"'smc' has no options \['nlive'\]; it has \['n_particles"):
+        check_options(find_sampler("smc", PRIOR), {"nlive": 50})
+    check_options(find_sampler("nested", PRIOR), {"nlive": 50, "dlogz": 1})
+    check_options(METROPOLIS, {"n_steps": 3})
 
 
 def test_warnings_that_differ_in_figures_only_are_told_once():
