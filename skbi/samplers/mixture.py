@@ -7,6 +7,7 @@ maximisation, and get heavier tails than these, so that proposals reach beyond t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import gammaln
@@ -14,6 +15,8 @@ from scipy.special import gammaln
 from skbi.samplers.info import Array
 
 __all__ = ["StudentMixture"]
+
+_LogKernel = Callable[[Array, int], Array]
 
 _DEGREES_OF_FREEDOM = 8.0
 _N_EM_STEPS = 5
@@ -59,8 +62,9 @@ class StudentMixture:
         y = self._whiten(points)
         n_components = int(np.clip(n // (_POINTS_A_COMPONENT * k), 1, _MAX_COMPONENTS))
         share = _nearest(y, _spread_centres(y, n_components, rng))
+        products = (y[:, :, None] * y[:, None]).reshape(n, k * k)
         for _ in range(_N_EM_STEPS):
-            self._maximise(y, share)
+            self._maximise(y, products, share)
             share = _share(self._log_components(y, _log_gaussian))
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
@@ -88,7 +92,7 @@ class StudentMixture:
         noise = scale * rng.standard_normal(z.shape)
         step = np.einsum("nij,nj->ni", self._roots[component], noise)
         backward = _share(self._log_components(y + step, _log_student))
-        squared = ((step @ self._inverse_roots.mT) ** 2).sum(axis=2) / scale**2
+        squared = self._squared_distances(step) / scale**2
         log_kernel = self._log_scale[:, None] - np.log(self.weights)[:, None] - 0.5 * squared
         ratio = _log_sum(np.log(backward) + log_kernel) - _log_sum(np.log(share) + log_kernel)
         return z + step @ self.root.T, ratio
@@ -96,13 +100,13 @@ class StudentMixture:
     def _whiten(self, points: Array) -> Array:
         return (points - self.mean) @ self._to_whitened.T
 
-    def _maximise(self, y: Array, share: Array) -> None:
-        """Set the components by the points y (n, k) and each component's share of them (c, n)."""
+    def _maximise(self, y: Array, products: Array, share: Array) -> None:
+        """Set the components by points (n, k), their products (n, k^2) and shares (c, n)."""
         k, count = y.shape[1], share.sum(axis=1) + 1e-9
         self.weights = (count + 1) / (count + 1).sum()
         self.centres = share @ y / count[:, None]
-        differences = y - self.centres[:, None]
-        scatter = (share[:, :, None] * differences).mT @ differences
+        of_centres = self.centres[:, :, None] * self.centres[:, None]
+        scatter = (share @ products).reshape(-1, k, k) - count[:, None, None] * of_centres
         prior = _PRIOR_COUNT * k * _PRIOR_VARIANCE * np.eye(k)
         covariance = (scatter + prior) / (count + _PRIOR_COUNT * k)[:, None, None]
         self._roots = np.linalg.cholesky(covariance)
@@ -110,10 +114,18 @@ class StudentMixture:
         diagonals = np.diagonal(self._roots, axis1=1, axis2=2)
         self._log_scale = np.log(self.weights) - np.log(diagonals).sum(axis=1)
 
-    def _log_components(self, y: Array, log_kernel: object) -> Array:
+    def _log_components(self, y: Array, log_kernel: _LogKernel) -> Array:
         """Return the log densities (c, n) of whitened points, times the components' weights."""
-        z = (y - self.centres[:, None]) @ self._inverse_roots.mT
-        return self._log_scale[:, None] + log_kernel((z**2).sum(axis=2), y.shape[1])
+        squared = self._squared_distances(y, self.centres)
+        return self._log_scale[:, None] + log_kernel(squared, y.shape[1])
+
+    def _squared_distances(self, y: Array, centres: Array | None = None) -> Array:
+        """Measure y (n, k), less each component's centre, in its own units, squared (c, n)."""
+        c, k, _ = self._roots.shape
+        z = self._inverse_roots.swapaxes(0, 1).reshape(k * c, k) @ y.T  # one for all components
+        if centres is not None:
+            z -= np.einsum("cij,cj->ic", self._inverse_roots, centres).reshape(k * c, 1)
+        return (z**2).reshape(k, c, len(y)).sum(axis=0)
 
 
 def _log_gaussian(squared: Array, k: int) -> Array:

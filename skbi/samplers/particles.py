@@ -172,6 +172,8 @@ class Particles:
         self._learn_from([self.z[rows] for rows in of_half])
         starts = self._choose(weights, self.n_chains)
         self.half, self.chain_family = half[starts], self.family[starts]
+        if np.ptp(self.half) == 0:  # all from one half
+            self.half = np.arange(self.n_chains) % 2
         self.state = _State(self.z[starts], [values[starts] for values in self.values])
         if len(np.unique(self.chain_family)) < _MIN_FAMILIES * self.n_chains:
             self.chain_family = np.unique(starts, return_inverse=True)[1]  # of one place
@@ -239,11 +241,7 @@ class Particles:
     def _log_density(self, z: Array, values: Sequence[Array]) -> Array:
         """Log of the tempered density, from the values at both ends."""
         b, (before, after) = self.temperature, values
-        tempered = after if b == 1 else np.where(np.isneginf(before), -np.inf, 0)
-        if b < 1:
-            possible = np.isfinite(before) & np.isfinite(after)
-            tempered = np.full(len(z), -np.inf)
-            tempered[possible] = (1 - b) * before[possible] + b * after[possible]
+        tempered = after if b == 1 else (1 - b) * before + b * after
         return tempered - 0.5 * (z**2).sum(axis=1)
 
     def _count_all(self) -> None:

@@ -183,5 +183,5 @@ def _evaluate(requests: Collection[Request]) -> list[list[Array]]:
         values = [likelihood(theta) for likelihood, theta in pairs]
     else:
         values = together(*zip(*pairs, strict=True))
-    left = iter([np.where(np.isnan(value), -np.inf, value) for value in values])
+    left = iter([np.where(np.isfinite(value), value, -np.inf) for value in values])
     return [[next(left) for _ in request.likelihoods] for request in requests]
