@@ -178,6 +178,28 @@ def test_latent_coordinates_give_draws_of_the_prior():
     np.testing.assert_array_equal(from_latent(continuous, z[:, 1:2]), theta[:, 1:2])
 
 
+def test_latent_coordinates_of_continuous_parameters_are_their_gaussian_ones():
+    z = np.random.default_rng(0).normal(size=(200, len(MARGINALS) + 2))
+    marginals = {"k": stats.poisson(3), **MARGINALS, "c": stats.bernoulli(0.3)}
+    prior = JointPrior(marginals)
+    theta = from_latent(prior, z)
+    np.testing.assert_allclose(to_normal(prior, theta)[:, 1:-1], z[:, 1:-1], atol=1e-6)
+    np.testing.assert_array_equal(theta[:, 0], stats.poisson(3).ppf(stats.norm.cdf(z[:, 0])))
+
+
+@pytest.mark.parametrize("prior", [JointPrior({"k": stats.geom(0.2), **MARGINALS}), Hierarchical()])
+def test_latent_coordinates_of_any_size_give_possible_parameters(prior):
+    p = len(prior.names)
+    z = np.array([-1e6, -40.0, -9.0, 9.0, 40.0, 1e6])[:, None] * np.ones(p)
+    theta = from_latent(prior, z)
+    assert np.isfinite(theta).all()
+    low, high = prior.support.T
+    continuous = ~prior.discrete
+    assert ((low < theta) & (theta < high))[:, continuous].all()
+    if not continuous.all():
+        assert (theta[:, ~continuous] >= low[~continuous]).all()
+
+
 def test_latent_coordinates_of_a_prior_of_ones_own():
     class Coin:  # the coin decides the scale
         names, discrete = ("k", "a"), np.array([True, False])

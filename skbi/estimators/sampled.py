@@ -412,6 +412,7 @@ class LearntLikelihood(ABC):
         contexts, parts = self.embed(to_tensor(z, self.ensemble.like)), self.parts()
         values = np.zeros((len(parts), len(z)))
 
+        @torch.no_grad()  # which holds for the calling thread only
         def evaluate_block(i: int, rows: slice) -> None:
             density = self.log_prob(parts[i], [context[rows] for context in contexts])
             values[i, rows] = density.cpu().numpy()

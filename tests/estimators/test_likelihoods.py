@@ -123,6 +123,24 @@ def test_an_observation_does_not_change_another(nle, n_particles):
         np.testing.assert_array_equal(fewer, together[:2])
 
 
+@pytest.mark.parametrize(("n_particles", "n_threads"), [(64, 1), (90, 1), (90, 2), (None, 2)])
+def test_a_batch_is_what_its_observations_are_one_by_one(nle, n_particles, n_threads):
+    """Seeds are drawn in turn: one generator gives the batch and the single ones the same."""
+    rng, before = np.random.default_rng(3), torch.get_num_threads()
+    ragged = [rng.normal(size=(n, 2)) for n in (2, 70, 1, 31, 5, 32)]
+    options = {"n_particles": n_particles, "check_typicality": False}
+    torch.set_num_threads(n_threads)
+    try:
+        for X in (ragged, rng.normal(size=(5, 2))):
+            together = nle.sample_posterior(X, 40, random_state=7, **options)
+            seeds = np.random.default_rng(7)
+            for i, draws in enumerate(together):
+                one = nle.sample_posterior(X[i : i + 1], 40, random_state=seeds, **options)
+                np.testing.assert_array_equal(one[0], draws)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_likelihood_of_few_points_is_the_sum_over_points(nle):
     theta = nle.prior.sample(70, random_state=3)
     X = np.random.default_rng(4).normal(size=(5, 2))

@@ -86,7 +86,7 @@ def test_density_integrates_to_one(kind, p, seed):
 
 
 @flows
-@pytest.mark.parametrize("n_draws", [1, 3])
+@pytest.mark.parametrize("n_draws", [1, 3, 31, 32, 50])
 def test_draws_of_one_context_share_it(kind, n_draws):
     flow, (z, context) = make(kind, 3), inputs(4 * n_draws, 3)
     context, draws = context[:4], z.reshape(4, n_draws, 3)
@@ -98,6 +98,10 @@ def test_draws_of_one_context_share_it(kind, n_draws):
         _, log_det_one = direction(z, context[:1])
         torch.testing.assert_close(log_det_one[:n_draws], log_det[0])
         assert direction(draws[:, :0], context)[0].shape == (4, 0, 3)
+    log_prob = flow.log_prob(draws, context)
+    pairs = zip(z.split(1), context.repeat_interleave(n_draws, 0).split(1), strict=True)
+    one_by_one = [flow.log_prob(*pair) for pair in pairs]
+    torch.testing.assert_close(log_prob.flatten(), torch.cat(one_by_one))
 
 
 @flows

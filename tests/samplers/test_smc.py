@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from likelihoods import CoinAndShift, LinearGaussian
-from scipy import stats
+from hierarchical import Hierarchical
+from likelihoods import CoinAndShift, LinearGaussian, flat
+from scipy import integrate, stats
 from scipy.special import logsumexp
 
 from skbi import JointPrior
@@ -153,6 +154,54 @@ def test_a_dependent_prior():
     assert (draws[:, 1] < draws[:, 0]).all()
     assert stats.kstest(draws[:, 1] / draws[:, 0], "uniform").pvalue > 1e-4
     assert abs(draws[:, 0].mean() - 0.505) < 0.01  # weighted by a: 0.5 + 0.05^2 / 0.5
+
+
+def test_a_dependent_prior_without_bounds():
+    """Value ~ N(0, scale^2) is seen with noise: exact by a quadrature over the scale."""
+
+    def moment(k):
+        def density(scale):
+            seen = stats.norm.pdf(0.7, 0, math.hypot(scale, 0.1))
+            return scale**k * stats.expon.pdf(scale) * seen
+
+        return integrate.quad(density, 0, 60, limit=500)[0]
+
+    evidence = moment(0)
+    mean = moment(1) / evidence
+    sd = math.sqrt(moment(2) / evidence - mean**2)
+    draws, info = sample(lambda t: stats.norm.logpdf(0.7, t[:, 1], 0.1), Hierarchical(), 4000)
+    agrees(draws[:, :1], mean, sd)
+    assert abs(info.log_evidence - math.log(evidence)) < 0.1 + 4 * info.log_evidence_error
+
+
+def test_a_likelihood_that_says_nothing_leaves_the_prior():
+    prior = JointPrior({"a": stats.gamma(2), "b": stats.norm()})
+    draws, info = sample(flat, prior)
+    for column, marginal in zip(draws.T, prior.marginals.values(), strict=True):
+        assert stats.kstest(column, marginal.cdf).pvalue > 1e-3
+    assert abs(info.log_evidence) < 4 * info.log_evidence_error
+
+
+def test_the_effective_sample_size_is_that_of_independent_draws_with_the_same_error():
+    """Of 40 runs, the mean square error of a mean is (sd^2 / ess) to within 3 of its errors."""
+    problem, n_runs = LinearGaussian(3, 4, seed=1), 40
+    runs = [sample(problem, problem.prior, 512, seed) for seed in range(n_runs)]
+    gaps = np.array([draws.mean(axis=0) - problem.mean for draws, _ in runs])
+    expected = np.mean([1 / info.ess for _, info in runs], axis=0) * np.diag(problem.covariance)
+    ratio = (gaps**2).mean(axis=0) / expected
+    assert (np.abs(ratio - 1) < 3 * math.sqrt(2 / n_runs)).all()
+    assert min(info.ess.min() for _, info in runs) > 256
+
+
+@pytest.mark.parametrize("n_particles", [16, 17, 40])
+def test_few_particles_are_enough_for_a_cheap_posterior(n_particles):
+    problem, z = LinearGaussian(2, 3), []
+    for seed in range(10):
+        draws, info = sample(problem, problem.prior, 320, seed, n_particles=n_particles)
+        assert draws.shape == (320, 2)
+        z.append((info.log_evidence - problem.log_evidence) / info.log_evidence_error)
+        assert np.isfinite(z[-1])
+    assert np.sqrt(np.mean(np.square(z))) < 3
 
 
 def test_a_likelihood_that_is_zero_on_most_of_the_prior():
