@@ -186,11 +186,13 @@ class Region:
         self.level = np.quantile(npe.log_prob(draws, X_obs), epsilon)
 
     def depth(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return zero inside and, outside, minus how far the density is below the level (n,)."""
-        outer = np.zeros(len(theta)) if self.within is None else self.within.depth(theta)
-        inside = outer == 0
-        outer[inside] = np.minimum(self.npe.log_prob(theta[inside], self.X_obs) - self.level, 0)
-        return outer
+        """Return zero inside and, outside, minus how far densities are below their levels, (n,).
+
+        Those are the densities of this region and of the ones that it lies in, all added up: the
+        sum rises on the way from outside the widest to inside the narrowest.
+        """
+        own = np.minimum(self.npe.log_prob(theta, self.X_obs) - self.level, 0)
+        return own if self.within is None else own + self.within.depth(theta)
 
     def contains(self, theta: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether each theta (n, p) lies inside."""

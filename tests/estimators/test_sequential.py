@@ -76,6 +76,29 @@ def test_a_region_along_a_narrow_curve_is_hit():
     assert len(np.unique(draws, axis=0)) > 400
 
 
+def test_a_region_far_narrower_than_the_one_around_it_is_hit():
+    """Otherwise draws would gather just outside the outer one, which lacks less there."""
+
+    class Round:
+        prior = JointPrior({"a": stats.norm(), "b": stats.norm()})
+
+        def __init__(self, sd):
+            self.sd = sd
+
+        def log_prob(self, theta, X):
+            return stats.norm.logpdf(theta, 0, self.sd).sum(axis=1)
+
+        def sample_posterior(self, X, n, *, check_typicality, random_state):
+            return self.sd * random_state.normal(size=(n, 2))
+
+    rng = np.random.default_rng(0)
+    outer = Region(Round(0.1), np.zeros(1), 1e-4, rng)
+    inner = Region(Round(0.002), np.zeros(1), 1e-4, rng, within=outer)
+    draws = inner.sample(500, rng)
+    assert inner.contains(draws).all()
+    assert (np.abs(draws.mean(axis=0)) < 5 * draws.std(axis=0) / 500**0.5).all()
+
+
 def test_rounds_of_a_likelihood_simulate_at_its_posterior():
     """Theta ~ U(-50, 50)^2, x = theta + 0.1 noise: 0.001 of the prior's width."""
     prior = JointPrior({name: stats.uniform(-50, 100) for name in "ab"})
