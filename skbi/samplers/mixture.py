@@ -58,7 +58,7 @@ class StudentMixture:
         covariance = np.cov(points.T).reshape(k, k)
         floor = 1e-12 * np.diag(covariance) + _MIN_VARIANCE
         self.root = np.linalg.cholesky(covariance + np.diag(floor))
-        self._to_whitened = np.linalg.inv(self.root)
+        self.to_whitened = np.linalg.inv(self.root)
         y = self._whiten(points)
         n_components = int(np.clip(n // (_POINTS_A_COMPONENT * k), 1, _MAX_COMPONENTS))
         share = _nearest(y, _spread_centres(y, n_components, rng))
@@ -98,7 +98,7 @@ class StudentMixture:
         return z + step @ self.root.T, ratio
 
     def _whiten(self, points: Array) -> Array:
-        return (points - self.mean) @ self._to_whitened.T
+        return (points - self.mean) @ self.to_whitened.T
 
     def _maximise(self, y: Array, products: Array, share: Array) -> None:
         """Set the components by points (n, k), their products (n, k^2) and shares (c, n)."""

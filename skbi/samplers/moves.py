@@ -40,11 +40,10 @@ class Cloud:
         self.points, self.latent = points, np.flatnonzero(latent)
         self.mixture = StudentMixture(points, rng)
         self.mean, self.root = self.mixture.mean, self.mixture.root
-        self.to_whitened = np.linalg.inv(self.root)
 
     def whiten(self, differences: Array) -> Array:
         """Measure differences (m, k) in units of the cloud's standard deviations."""
-        return differences @ self.to_whitened.T
+        return differences @ self.mixture.to_whitened.T
 
     def squared_distance(self, steps: Array) -> Array:
         """Measure steps (m, k): the mean square is 1 between independent particles."""

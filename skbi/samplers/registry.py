@@ -240,30 +240,27 @@ def _sample_together(
     """
     n = len(likelihoods)
     n_pieces = min(n, n_threads() if n_jobs is None else effective_n_jobs(n_jobs))
-    if n_pieces == 1:  # the likelihood may then use all threads
-        rngs = [np.random.default_rng(seed) for seed in seeds]
-        return sampler.together(likelihoods, prior, n_samples, rngs, **options)
     pieces = [slice(n * i // n_pieces, n * (i + 1) // n_pieces) for i in range(n_pieces)]
-    run = Parallel(n_pieces, prefer="threads" if n_jobs is None else None)
-    with one_thread():
-        found = run(
-            delayed(_run_piece)(
-                sampler, likelihoods[piece], prior, n_samples, seeds[piece], options
-            )
-            for piece in pieces
+    found = Parallel(n_pieces, prefer="threads" if n_jobs is None else None)(
+        delayed(_sample_piece)(
+            sampler, likelihoods[i], prior, n_samples, seeds[i], options, n_pieces == 1
         )
+        for i in pieces
+    )
     return [x for samples, _ in found for x in samples], [x for _, infos in found for x in infos]
 
 
-def _run_piece(
+def _sample_piece(
     sampler: Sampler,
     likelihoods: Sequence[Any],
     prior: Prior,
     n_samples: int,
     seeds: Sequence[int],
     options: Mapping[str, Any],
+    alone: bool,
 ) -> tuple[list[Array], list[SamplerInfo]]:
-    with one_thread():
+    """Sample some observations, whose likelihoods have all of torch's threads only if alone."""
+    with nullcontext() if alone else one_thread():
         rngs = [np.random.default_rng(seed) for seed in seeds]
         return sampler.together(likelihoods, prior, n_samples, rngs, **options)
 

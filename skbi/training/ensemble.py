@@ -212,6 +212,24 @@ def _weigh(
     return log_weights, log_shares, float((row_weights * mixed).mean())
 
 
+def _weigh_needed(
+    log_scores: Tensor, row_weights: Tensor, count: float, least_gain: float
+) -> tuple[Tensor, Tensor, float, list[int]]:
+    """Weigh members, and leave out those that add less than ``least_gain`` nats to all rows.
+
+    Return what `_weigh` does, and which members are needed. The others keep their weights.
+    """
+    log_weights, log_shares, score = _weigh(log_scores, row_weights, count, _BASE_COUNTS)
+    needed = list(range(len(log_scores)))
+    for i in log_weights.argsort().tolist()[:-1] if least_gain else ():
+        others = [j for j in needed if j != i]
+        found = _weigh(log_scores[others], row_weights, count, _BASE_COUNTS)
+        if (score - found[2]) * len(row_weights) < least_gain:
+            needed, log_shares, score = others, *found[1:]
+            log_weights[needed] = found[0] + log_weights[needed].logsumexp(dim=0)
+    return log_weights, log_shares, score, needed
+
+
 class JointTraining(nn.Module):
     """Members while they are trained: each for itself, but in one pass, their flows as one network.
 
@@ -279,17 +297,12 @@ class JointTraining(nn.Module):
             log_scores.append(scores)
         self.flow.set_base()
         stacked = torch.stack(log_scores, dim=1)
-        log_weights, log_shares, score = _weigh(stacked, row_weights, count, _BASE_COUNTS)
-        kept = list(range(len(self.members)))
-        for i in log_weights.argsort().tolist()[:-1] if least_gain else ():
-            others = [j for j in kept if j != i]
-            found = _weigh(stacked[others], row_weights, count, _BASE_COUNTS)
-            if (score - found[2]) * len(row_weights) < least_gain:
-                kept, log_shares, score = others, *found[1:]
-                log_weights[kept] = found[0] + log_weights[kept].logsumexp(dim=0)
+        log_weights, log_shares, score, needed = _weigh_needed(
+            stacked, row_weights, count, least_gain
+        )
         for i, member in enumerate(self.members):
             member.log_weight.copy_(log_weights[i])
-            member.needed.fill_(i in kept)
+            member.needed.fill_(i in needed)
             self._flows[i].base_shares.copy_(log_shares.exp())
         return score
 
