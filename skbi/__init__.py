@@ -30,6 +30,7 @@ from skbi.preprocessing import (
     ParameterMap,
     Projection,
     Stabiliser,
+    TailCoordinates,
 )
 from skbi.priors import JointPrior, Prior
 from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate
@@ -79,6 +80,7 @@ TRUSTED_TYPES = [
         ParameterMap,
         Projection,
         Stabiliser,
+        TailCoordinates,
         Typicality,
     )
 ]

@@ -1,17 +1,22 @@
-"""Parallel work: pieces of work that run side by side, each in one torch thread."""
+"""Work that takes a while: pieces that run side by side, each in one torch thread; progress."""
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
 from joblib import Parallel, delayed
 
-__all__ = ["blocks", "each_in_one_thread", "n_threads", "one_thread"]
+__all__ = ["blocks", "each_in_one_thread", "n_threads", "one_thread", "progress_options"]
+
+_SECONDS_UNTIL_PROGRESS = 5.0
 
 
 @contextmanager
@@ -106,6 +111,35 @@ def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any,
 def n_threads() -> int:
     """Return how many pieces of work run side by side: as many as torch would have threads."""
     return torch.get_num_threads()
+
+
+def progress_options(verbose: int | str) -> dict[str, Any]:
+    """Return how tqdm is to show progress.
+
+    Parameters
+    ----------
+    verbose : int or "auto"
+        1: a bar, at once. 0: none. "auto": a bar that appears after 5 seconds of work, if standard
+        error is a terminal; never in a pipe, a notebook or a worker process.
+
+    Returns
+    -------
+    dict
+        Options of ``tqdm.tqdm``. A bar must be updated, or it would show itself too early, rather
+        than refreshed.
+
+    Examples
+    --------
+    >>> progress_options(0), progress_options(1)
+    ({'disable': True}, {'disable': False})
+    """
+    if isinstance(verbose, Integral):
+        return {"disable": verbose < 1}
+    if verbose != "auto":
+        raise ValueError(f"verbose must be 'auto', 0 or 1; got {verbose!r}.")
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown = is_terminal and multiprocessing.parent_process() is None
+    return {"disable": not shown, "delay": _SECONDS_UNTIL_PROGRESS, "leave": None}
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

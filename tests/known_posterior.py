@@ -13,8 +13,9 @@ class Gaussian:
         self.shift, self.sd = shift * 0.5**0.5, scale * 0.5**0.5
 
     def sample_posterior(self, X, n_samples, *, random_state=None):
-        noise = np.random.default_rng(random_state).normal(size=(len(X), n_samples, X.shape[1]))
-        return (X / 2 + self.shift)[:, None] + self.sd * noise
+        shape = (*X.shape[:-1], n_samples, X.shape[-1])
+        noise = np.random.default_rng(random_state).normal(size=shape)
+        return (X / 2 + self.shift)[..., None, :] + self.sd * noise
 
     def log_prob(self, theta, X):
         return stats.norm.logpdf(theta, X / 2 + self.shift, self.sd).sum(axis=1)

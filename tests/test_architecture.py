@@ -9,23 +9,25 @@ import skbi
 
 PACKAGE = Path(skbi.__file__).parent
 # what each floor may import of skbi besides itself, and of the outside; "" are the files on top
-TOP = {"priors", "randomness", "parallel"}
+TOP = {"randomness", "parallel"}
 INSIDE = {
     "": TOP,
-    "simulation": TOP,
-    "preprocessing": TOP,
+    "priors": TOP,
+    "simulation": {*TOP, "priors"},
+    "preprocessing": {*TOP, "priors"},
     "networks": set(),
     "flows": {"networks"},
     "training": {"flows"},
-    "samplers": TOP,
+    "samplers": {*TOP, "priors"},
     "estimators": {
-        *TOP, "simulation", "preprocessing", "networks", "flows", "training", "samplers",
+        *TOP, "priors", "simulation", "preprocessing", "networks", "flows", "training", "samplers",
     },
-    "calibration": {*TOP, "simulation"},  # estimators are duck-typed
+    "calibration": {*TOP, "priors", "simulation"},  # estimators are duck-typed
     "plotting": {*TOP, "calibration"},
 }  # fmt: skip
 OUTSIDE = {
-    "": {"numpy", "scipy", "torch", "joblib"},
+    "": {"numpy", "torch", "joblib"},
+    "priors": {"numpy", "scipy"},
     "simulation": {"numpy", "scipy", "sklearn", "joblib", "tqdm"},
     "preprocessing": {"numpy", "scipy", "sklearn", "torch"},
     "networks": {"torch"},
@@ -37,10 +39,10 @@ OUTSIDE = {
     "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},
 }
 STANDARD = {
-    "__future__", "abc", "collections", "concurrent", "contextlib", "copy", "dataclasses",
+    "__future__", "abc", "ast", "collections", "concurrent", "contextlib", "copy", "dataclasses",
     "faulthandler", "functools", "hashlib", "inspect", "itertools", "json", "math", "mmap",
-    "multiprocessing", "numbers", "operator", "os", "pathlib", "queue", "re", "shutil", "signal",
-    "threading", "time", "traceback", "types", "typing", "warnings", "zipfile",
+    "multiprocessing", "numbers", "operator", "os", "pathlib", "queue", "random", "re", "shutil",
+    "signal", "sys", "threading", "time", "traceback", "types", "typing", "warnings", "zipfile",
 }  # fmt: skip
 MAX_LINES = 500
 

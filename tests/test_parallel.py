@@ -1,13 +1,26 @@
-"""Parallel work: how many threads torch has, and that every piece of work is done once."""
+"""Parallel work: how many threads torch has, that every piece is done once, and progress."""
 
+import io
+import sys
+from functools import partial
 from threading import Barrier, Thread
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib import Parallel, delayed
+from known_posterior import Gaussian
+from likelihoods import LinearGaussian
+from scipy import stats
 
-from skbi.parallel import blocks, each_in_one_thread, one_thread
+import skbi.parallel
+from skbi import JointPrior, NLEEstimator, coverage_score, sequential
+from skbi.parallel import blocks, each_in_one_thread, one_thread, progress_options
+from skbi.samplers.nested import nested
+from skbi.samplers.nuts import nuts
+from skbi.samplers.smc import smc
 
 
 @pytest.fixture
@@ -57,3 +70,75 @@ def test_blocks_cover_every_row_once_and_in_order(n, size):
     parts = [range(n)[rows] for rows in blocks(n, size)]
     assert [row for part in parts for row in part] == list(range(n))
     assert all(1 <= len(part) <= size for part in parts)
+
+
+# ---- progress
+
+PRIOR = JointPrior({"a": stats.norm()})
+THETA = PRIOR.sample(100, random_state=0)
+X = THETA + np.random.default_rng(0).normal(size=(100, 1))
+QUICK = {"n_estimators": 1, "n_transforms": 1, "max_iter": 2, "random_state": 0}
+
+
+class Terminal(io.StringIO):
+    """Keeps what is written to it."""
+
+    def isatty(self):
+        return True
+
+
+def sample(sampler, verbose, **options):
+    model = LinearGaussian()
+    sampler(model, model.prior, 9, np.random.default_rng(0), verbose=verbose, **options)
+
+
+def score(verbose):
+    coverage_score(Gaussian(), THETA, X, n_samples=9, verbose=verbose)
+
+
+def in_rounds(verbose):
+    nle = NLEEstimator(verbose=0, **QUICK)
+    sequential(PRIOR, lambda theta: theta, X[0], nle, rounds=1, n_samples=99, verbose=verbose)
+
+
+WORK = {
+    "fit": lambda verbose: NLEEstimator(verbose=verbose, **QUICK).fit(THETA, X),
+    "smc": partial(sample, smc, n_particles=64),
+    "nuts": partial(sample, nuts, n_chains=1, n_warmup=10),
+    "nested": partial(sample, nested, nlive=20, dlogz=5),
+    "score": score,
+    "rounds": in_rounds,
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("work", WORK)
+def test_progress_is_shown_on_a_terminal_once_it_takes_long(work, monkeypatch):
+    def shown(stream, verbose, seconds):
+        monkeypatch.setattr(skbi.parallel, "_SECONDS_UNTIL_PROGRESS", seconds)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            WORK[work](verbose=verbose)
+        return bool(stream.getvalue().strip())
+
+    assert shown(Terminal(), "auto", 0.0)
+    assert not shown(Terminal(), "auto", 1e6)
+    assert not shown(io.StringIO(), "auto", 0.0)
+    assert not shown(Terminal(), 0, 0.0)
+    assert shown(io.StringIO(), 1, 1e6)
+
+
+def test_workers_show_no_progress_by_themselves(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert not progress_options("auto")["disable"]
+    assert progress_options("auto")["delay"] == 5
+    assert Parallel(2)(delayed(_is_shown_on_a_terminal)() for _ in range(2)) == 2 * [False]
+    monkeypatch.setattr(sys, "stderr", None)  # as without a console
+    assert progress_options("auto")["disable"]
+    with pytest.raises(ValueError, match=r"verbose must be 'auto', 0 or 1; got 'loud'"):
+        progress_options("loud")
+
+
+def _is_shown_on_a_terminal():
+    sys.stderr = Terminal()
+    return not progress_options("auto")["disable"]

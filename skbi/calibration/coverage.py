@@ -40,7 +40,7 @@ def coverage_score(
     multioutput: str = "uniform_average",
     n_jobs: int | None = None,
     random_state: RandomState = None,
-    verbose: int = 0,
+    verbose: int | str = "auto",
 ) -> Any:
     """Score how well the coverage of credible regions agrees with their probability; 1 is best.
 
@@ -54,7 +54,8 @@ def coverage_score(
     Parameters
     ----------
     estimator : object with ``sample_posterior(X, n_samples, random_state=seed)``
-        The method returns draws of shape (n_obs, n_samples, p) for a batch of observations. An NLE
+        The method returns draws of shape (n_obs, n_samples, p) for a batch of observations. Of a
+        fitted search such as GridSearchCV, the best estimator is meant. An NLE
         uses its default sampler; for another one, pass an object of your own that calls it with
         ``sampler="nuts"``. If the method has a parameter ``check_typicality``, it is called with
         False, because the observations are known to be simulations.
@@ -81,8 +82,9 @@ def coverage_score(
         Number of parallel jobs, through joblib. The result does not depend on it.
     random_state : int, Generator, RandomState or None, default=None
         The only source of randomness.
-    verbose : int, default=0
-        1 shows a progress bar.
+    verbose : int or "auto", default="auto"
+        1 shows a progress bar, 0 none; "auto" shows one on a terminal, of what takes more than 5
+        seconds.
 
     Returns
     -------

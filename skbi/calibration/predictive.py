@@ -5,13 +5,17 @@ Posterior predictive data are x_rep ~ p(x | theta) with theta ~ q(theta | x_obs)
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skbi.calibration.runs import default_parameter_names, fitted_estimator
 from skbi.randomness import RandomState, as_generator
-from skbi.simulation.run import simulate_at
+from skbi.simulation.report import SimulationReport
+from skbi.simulation.run import check_on_error, simulate_at
+from skbi.simulation.tasks import Failure
 
 __all__ = ["misspecification_score", "posterior_predictive"]
 
@@ -22,6 +26,7 @@ def posterior_predictive(
     X_obs: Any,
     *,
     n_samples: int = 100,
+    on_error: str = "raise",
     n_jobs: int | None = None,
     random_state: RandomState = None,
 ) -> NDArray[Any]:
@@ -37,9 +42,13 @@ def posterior_predictive(
     simulator : callable, or object with ``transform(theta)``
         As in `skbi.simulate`.
     X_obs : array-like
-        A batch of observations.
+        One observation or a batch, as in ``sample_posterior``.
     n_samples : int, default=100
         Number of replications of each observation.
+    on_error : {"raise", "drop", "nan"}, default="raise"
+        What to do with a replication that fails, as in `skbi.simulate`: "raise" stops, "drop"
+        leaves it out, and "nan" fills it with NaN (in ragged sets it is empty). NaN among other
+        entries are missing entries and no failure.
     n_jobs : int or None, default=None
         Number of parallel jobs of the simulator, through joblib. The result does not depend on it.
     random_state : int, Generator, RandomState or None, default=None
@@ -47,14 +56,20 @@ def posterior_predictive(
 
     Returns
     -------
-    ndarray, shape (n_obs, n_samples, ...)
-        Or an object array of shape (n_obs, n_samples), if the simulator returns sets of different
-        sizes.
+    ndarray, shape (n_obs, n_samples, ...), or (n_samples, ...) for one observation
+        Or an object array of shape (n_obs, n_samples) or (n_samples,), if the simulator returns
+        sets of different sizes. With ``on_error="drop"``, a batch gives an object array of n_obs
+        arrays, each with the replications that succeeded.
 
     Raises
     ------
-    ValueError
-        If ``X_obs`` is a single observation instead of a batch.
+    RuntimeError
+        If a simulation fails and ``on_error="raise"``, or if all of the first 100 fail.
+
+    Warns
+    -----
+    UserWarning
+        If replications failed: how many, how, and whether that depends on theta.
 
     Examples
     --------
@@ -65,16 +80,28 @@ def posterior_predictive(
     >>> posterior_predictive(npe, simulator, X[:3], n_samples=10, random_state=0).shape
     (3, 10, 20, 2)
     """
-    rng = as_generator(random_state)
+    check_on_error(on_error)
+    estimator, rng = fitted_estimator(estimator), as_generator(random_state)
     seed = int(rng.integers(2**31))
     draws = np.asarray(estimator.sample_posterior(X_obs, n_samples, random_state=seed))
-    if draws.ndim != 3:
-        raise ValueError(
-            "X_obs must be a batch of observations, such as X[None] for a single one X; the "
-            f"posterior draws have shape {draws.shape}."
-        )
-    data = simulate_at(draws.reshape(-1, draws.shape[2]), simulator, n_jobs=n_jobs, rng=rng)
-    return data.reshape(draws.shape[:2] + data.shape[1:])
+    theta = draws.reshape(-1, draws.shape[-1])
+    data, failures = simulate_at(theta, simulator, n_jobs=n_jobs, rng=rng, on_error=on_error)
+    if failures:
+        names = getattr(estimator, "parameter_names_in_", default_parameter_names(theta.shape[1]))
+        report = SimulationReport.of(failures, theta, tuple(names))
+        warnings.warn(f"{report}\nThe other replications are conditional on success.", stacklevel=2)
+    if on_error != "drop":
+        return data.reshape(draws.shape[:-1] + data.shape[1:])
+    return data if draws.ndim == 2 else _split(data, failures, draws.shape[:2])
+
+
+def _split(data: NDArray[Any], failures: list[Failure], shape: tuple[int, int]) -> NDArray[Any]:
+    """Split the replications that succeeded, of (n_obs, n_samples), by observation."""
+    failed = np.array([failure.row for failure in failures], dtype=np.int64)
+    n_kept = shape[1] - np.bincount(failed // shape[1], minlength=shape[0])
+    parts = np.empty(shape[0], dtype=object)
+    parts[:] = np.split(data, np.cumsum(n_kept)[:-1])
+    return parts
 
 
 def misspecification_score(estimator: Any, X_obs: Any) -> Any:
@@ -123,6 +150,7 @@ def misspecification_score(estimator: Any, X_obs: Any) -> Any:
     >>> misspecification_score(npe, X[0]) > 0.01, misspecification_score(npe, X[0] + 50) < 1e-3
     (True, True)
     """
+    estimator = fitted_estimator(estimator)
     if not callable(getattr(estimator, "typicality", None)):
         raise TypeError(
             "misspecification_score needs an NPEEstimator or NLEEstimator, which remember their "

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from skbi.calibration.coverage import score_levels
 from skbi.calibration.ranks import ranks_of_pit, uniformity_test
-from skbi.calibration.runs import default_parameter_names, measure_runs
+from skbi.calibration.runs import default_parameter_names, fitted_estimator, measure_runs
 from skbi.randomness import RandomState
 
 __all__ = ["CalibrationReport", "calibration_report"]
@@ -119,7 +119,7 @@ def calibration_report(
     significance: float = 0.05,
     n_jobs: int | None = None,
     random_state: RandomState = None,
-    verbose: int = 0,
+    verbose: int | str = "auto",
 ) -> CalibrationReport:
     """Say in words whether each parameter's posterior is biased, too narrow or too wide.
 
@@ -163,6 +163,7 @@ def calibration_report(
     ['overconfident']
     """
     options = {"n_samples": n_samples, "n_jobs": n_jobs, "random_state": random_state}
+    estimator = fitted_estimator(estimator)
     pit = measure_runs(estimator, theta, X, "pit", verbose=verbose, **options)
     n, p = pit.shape
     if n < 2:

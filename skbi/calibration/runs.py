@@ -16,12 +16,13 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 from tqdm.auto import tqdm
 
 from skbi.calibration.ranks import check_draws, check_truths, pit_values, ranks_of_pit
-from skbi.parallel import blocks, one_thread
+from skbi.parallel import blocks, one_thread, progress_options
 from skbi.randomness import RandomState, as_generator
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "credible_levels",
     "default_parameter_names",
     "estimator_ranks",
+    "fitted_estimator",
     "measure_runs",
 ]
 
@@ -45,7 +47,7 @@ def measure_runs(
     n_samples: int,
     n_jobs: int | None,
     random_state: RandomState,
-    verbose: int = 0,
+    verbose: int | str = 0,
 ) -> NDArray[np.float64]:
     """Sample the posterior of every observation and measure the truths.
 
@@ -60,6 +62,7 @@ def measure_runs(
     -------
     ndarray, shape (n, p), or (n, 1) for joint kinds
     """
+    estimator = fitted_estimator(estimator)
     _check_parameter_names(estimator, theta)
     theta, n = check_truths(theta), _num_samples(X)
     if len(theta) != n:
@@ -78,8 +81,17 @@ def measure_runs(
         )
         for block, seed in zip(rows, seeds.tolist(), strict=True)
     )
-    bar = tqdm(parallel(tasks), "calibration", len(rows), unit="block", disable=verbose < 1)
+    options = {"unit": "block", **progress_options(verbose)}
+    bar = tqdm(parallel(tasks), "calibration", len(rows), **options)
     return np.concatenate(list(bar))
+
+
+def fitted_estimator(estimator: Any) -> Any:
+    """Return the best estimator of a search such as GridSearchCV; anything else as it is."""
+    if hasattr(estimator, "best_estimator_") or not hasattr(estimator, "refit"):
+        return getattr(estimator, "best_estimator_", estimator)
+    kind = type(estimator).__name__
+    raise NotFittedError(f"{kind} has no best estimator yet: call its fit, with refit=True.")
 
 
 def _check_parameter_names(estimator: Any, theta: Any) -> None:

@@ -10,6 +10,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -23,7 +24,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import (
     _check_feature_names,
-    _check_n_features,
     _check_sample_weight,
     _get_feature_names,
     _num_samples,
@@ -37,11 +37,13 @@ from skbi.estimators.checks import (
     check_hidden_layer_sizes,
     check_lengths,
     check_theta_under_prior,
+    check_width,
     default_names,
 )
+from skbi.estimators.misuse import signs_of_misuse
 from skbi.estimators.pairs import TrainingData, plan_training, split_pairs
 from skbi.estimators.typicality import MAX_REFERENCES, Typicality
-from skbi.parallel import one_thread
+from skbi.parallel import one_thread, progress_options
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, as_batch, as_table, axes_of, pack, width_of
 from skbi.randomness import as_generator, seeded
@@ -76,7 +78,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
         "random_state": ["random_state", np.random.Generator, np.random.SeedSequence],
-        "verbose": ["verbose"],
+        "verbose": ["verbose", StrOptions({"auto"})],
         "device": [str],
     }
 
@@ -174,7 +176,8 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         else:
             maps = self._fit_maps(data, rng)
             architecture = self._specify(data, maps)
-        for message in self._advise(data):
+        advice = [*data.advice, *self._advise(data), *signs_of_misuse(data, self.prior)]
+        for message in advice:
             warnings.warn(message, stacklevel=2)
         members, history, best_score = self._train(architecture, data, maps, rng)
         typicality = self._fit_typicality(Ensemble(members).leader, maps, data)
@@ -212,7 +215,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         with seeded(rng) if plan.own_module else nullcontext():
             objective = self._objective(training, data, maps, rng)
             rows, validation = self._rows(data)
-            with one_thread() if plan.one_thread else nullcontext():
+            with one_thread():  # networks that gain from several are computed side by side
                 history = train(
                     training,
                     training.weights,
@@ -221,7 +224,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
                     validation,
                     plan,
                     rng,
-                    progress=type(self).__name__ if self.verbose else None,
+                    progress={"desc": type(self).__name__, **progress_options(self.verbose)},
                 )
             best_score = None
             if validation is not None:
@@ -356,10 +359,10 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         check_lengths(len(table), len(packed))
         for pairs in [training] if validation is None else [training, validation]:
             weights[pairs] /= weights[pairs].mean()
-        owners = self._owners(packed)
-        return TrainingData(
-            table, packed, names, weights, training, validation, owners, transformer, resumed
+        data = TrainingData(
+            table, packed, names, weights, training, validation, self._owners(packed), transformer
         )
+        return replace(data.without_outliers(), resumed=resumed)
 
     def _check_parameters(
         self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool
@@ -416,7 +419,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         if outside.any():
             raise ValueError(
                 f"{outside.sum()} rows of theta, first row {outside.argmax()}, lie outside the "
-                f"prior of the fit that warm_start continues. {hint}"
+                f"prior (or, without one, the signs) of the fit that warm_start continues. {hint}"
             )
 
     def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
@@ -424,14 +427,22 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         check_is_fitted(self, "members_")
         X, single = as_batch(X, self._n_axes_in if n_axes is None else n_axes)
         _check_feature_names(self, X, reset=False)
-        _check_n_features(self, np.empty((1, width_of(X))), reset=False)
+        check_width(self, width_of(X), self._n_axes_in)
         missing = "mask" if self._maps.X.mask else "error"
         return self._pack(X, self._transformer, missing), single
+
+    def _check_thetas(self, theta: ArrayLike) -> tuple[NDArray[np.float64], tuple[int, ...]]:
+        """Return one theta a row, and the shape of what is answered: (n,) or (n_obs, n_samples)."""
+        if axes_of(theta) != 3:
+            table = self._check_theta(theta)
+            return table, (len(table),)
+        draws = np.asarray(theta)
+        return self._check_theta(draws.reshape(-1, draws.shape[2])), draws.shape[:2]
 
     def _check_theta(self, theta: ArrayLike) -> NDArray[np.float64]:
         """Return theta as an array, if it could have come from `fit`."""
         check_is_fitted(self, "members_")
-        table, names = as_table(theta, "theta")
+        table, names = as_table(theta, "theta", self.n_parameters_in_)
         check_columns(names, self.parameter_names_in_)
         if table.shape[1] != self.n_parameters_in_:
             raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from skbi.estimators.sampled import LearntLikelihood
 from skbi.flows import ConditionalFlow
@@ -47,12 +48,17 @@ class LikelihoodMember(DensityMember):
     The regressors w are the parameters as a regression reads them (`ParameterMap.regressors`). By
     them the flow can begin at a linear regression of x on theta.
 
+    Where simulations can fail, it is q(x | h) P(success | z). The logit of that probability is then
+    the last number of the context, which the flow does not read.
+
     Parameters
     ----------
     embedding : MLP
         Of z, what networks read of theta.
     flow : ConditionalFlow
         Its context is as wide as the embedding and w together.
+    success : MLP, optional
+        Of z, to the logit.
 
     Attributes
     ----------
@@ -60,19 +66,24 @@ class LikelihoodMember(DensityMember):
         Which parameters have a flat prior, and are proportional to their w.
     mean, scale : Tensor, shape (p,)
         Of the Gaussian coordinates of the training parameters: these are mean + scale z.
+    edge : Tensor, shape ()
+        About their outermost. Between it and a bound of a flat prior, which no simulation has
+        come closer to, the likelihood is that at the edge.
     """
 
     flat: Tensor
     mean: Tensor
     scale: Tensor
+    edge: Tensor
 
-    def __init__(self, embedding: MLP, flow: ConditionalFlow) -> None:
+    def __init__(self, embedding: MLP, flow: ConditionalFlow, success: MLP | None = None) -> None:
         super().__init__(flow)
-        self.embedding = embedding
+        self.embedding, self.success = embedding, success
         p = embedding.linear.in_features
         self.register_buffer("flat", torch.zeros(p, dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(p))
         self.register_buffer("scale", torch.ones(p))
+        self.register_buffer("edge", torch.full((), torch.inf))
 
     def read(self, parameters: ParameterMap) -> None:
         """Learn how z becomes w."""
@@ -81,6 +92,7 @@ class LikelihoodMember(DensityMember):
             self.flat.copy_(torch.as_tensor(flat, device="cpu"))
         self.mean.copy_(torch.as_tensor(parameters.mean, device="cpu"))
         self.scale.copy_(torch.as_tensor(parameters.scale, device="cpu"))
+        self.edge.fill_(parameters.edge)
 
     def regressors(self, z: Tensor) -> Tensor:
         """Return w, of unit scale, (n, p)."""
@@ -88,8 +100,23 @@ class LikelihoodMember(DensityMember):
         return torch.where(self.flat, (u - 0.5) / SD_OF_UNIFORM, z)
 
     def embed_parameters(self, z: Tensor) -> Tensor:
-        """Return the context, (n, c): the embedding of z, then w."""
-        return torch.cat([self.embedding(z), self.regressors(z)], dim=-1)
+        """Return the context: the embedding of z, then w, then the logit of success if any."""
+        low, high = ((edge - self.mean) / self.scale for edge in (-self.edge, self.edge))
+        z = torch.where(self.flat, z.clamp(low, high), z)
+        parts = [self.embedding(z), self.regressors(z)]
+        return torch.cat([*parts, self.success(z)] if self.success else parts, dim=-1)
+
+    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+        """Log density of points (..., d), and of their being there at all."""
+        if self.success is None:
+            return super().log_prob(z, context)
+        log_q = super().log_prob(z, context[..., :-1])
+        logit = context[..., -1]
+        return log_q + logsigmoid(logit).reshape(*logit.shape, *[1] * (log_q.ndim - logit.ndim))
+
+    def inverse(self, u: Tensor, context: Tensor) -> Tensor:
+        """Draw points of simulations that succeed."""
+        return super().inverse(u, context if self.success is None else context[..., :-1])
 
 
 def start_at_regression(
@@ -170,7 +197,7 @@ class Likelihood(LearntLikelihood):
         for member in self.ensemble.members:
             context = member.embed_parameters(z)
             found = [
-                member.flow.log_prob(x.expand(len(some), -1, -1), some).double().sum(dim=0)
+                member.log_prob(x.expand(len(some), -1, -1), some).double().sum(dim=0)
                 for some in context.split(self.rows_at_once(x))
             ]
             densities.append(sum(found).cpu().numpy() / len(z))
@@ -253,7 +280,19 @@ def embed_parameters(ensemble: Ensemble, z: NDArray[np.float64]) -> list[Tensor]
 def log_likelihood(
     ensemble: Ensemble, maps: Maps, z: NDArray[np.float64], packed: Packed
 ) -> NDArray[np.float64]:
-    """Sum log q(x | z) over the points of each observation; z is embedded once."""
+    """Sum log q(x | z) over the points of each observation; z is embedded once.
+
+    Of z (n, p) that is (n,), row by row; of z (n, m, p) it is (n, m). Either n may be one.
+    """
+    if z.ndim == 3:
+        n, m, p = z.shape
+        if len(packed) == 1:
+            return log_likelihood(ensemble, maps, z.reshape(-1, p), packed).reshape(n, m)
+        likelihoods = [
+            Likelihood(ensemble, maps, packed[i : i + 1], None) for i in range(len(packed))
+        ]
+        each_z = np.repeat(z, len(packed) // n, axis=0)
+        return np.stack(Likelihood.evaluate_each(likelihoods, each_z))
     if len(packed) == 1:
         return Likelihood(ensemble, maps, packed, None).evaluate(z)
     contexts = embed_parameters(ensemble, z)

@@ -13,11 +13,18 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from skbi.estimators.checks import check_density_exists, check_n_samples
+from skbi.estimators.checks import (
+    check_density_exists,
+    check_n_samples,
+    describe_atoms,
+    linearly_dependent,
+)
 from skbi.estimators.density import DensityEstimator
+from skbi.estimators.failures import LearnsFailures, failed_rows, with_failures
 from skbi.estimators.likelihoods import (
     MAX_POINTS,
     Likelihood,
@@ -45,10 +52,11 @@ _MAX_EXAMINED_POINTS = 200_000  # points whose columns are examined for having a
 _MAX_START_POINTS = 10_000  # that the regression which training starts from is fitted to
 _MIN_START_POINTS = 10
 _EMBEDDING_LAYER_SIZES = 64, 64  # of the network that embeds theta
+_SUCCESS_LAYER_SIZES = (32,)  # of the network of the probability that a simulation succeeds
 _N_CONTEXT = 32  # width of the embedding of theta
 
 
-class NLEEstimator(SampledPosterior, DensityEstimator):
+class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
     """Learn the likelihood of single points from simulated pairs; sample posteriors from it.
 
     Any number of independent points can be observed, and parameters may be discrete. Features that
@@ -97,14 +105,21 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
         Improvement of the validation score, in nats a point, that counts.
     dequantize : float or array-like of shape (d,), default=0
         Width, in X's units, of uniform noise, centred on zero, that is added to the training
-        points: 1 for counts. A feature that is constant, that repeats others or takes few values
-        has no density without.
+        points: 1 for counts, of which those of heavy tails are learnt as log(c + 1). A feature that
+        is constant, that repeats others or takes few values has no density without.
+    failures : {"error", "learn"}, default="error"
+        What rows of X that are all NaN mean, where each row is a single point. "learn": simulations
+        that failed, as ``simulate(..., on_error="nan")`` returns them. The probability of success
+        is learnt beside the density, and the likelihood is p(x, success | theta). To drop them
+        would condition the likelihood on success: wrong, where that depends on theta. (NPE is right
+        without them, if real data could not have failed.)
     warm_start : bool, default=False
         Continue from the weights of the last `fit`.
     random_state : int, Generator, RandomState or None, default=None
         Decides the fit and, unless they are given their own, the draws.
-    verbose : int, default=0
-        1 shows progress bars, of training and of sampling.
+    verbose : int or "auto", default="auto"
+        1 shows progress bars, of training and of sampling, 0 none; "auto" shows them on a terminal,
+        of what takes more than 5 seconds.
     device : str, default="cpu"
         Where to train, "cuda" for a GPU.
 
@@ -174,6 +189,7 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **DensityEstimator._parameter_constraints,
         "dequantize": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "failures": [StrOptions({"error", "learn"})],
     }
 
     def __init__(
@@ -193,9 +209,10 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
         n_iter_no_change: int = 20,
         tol: float = 1e-3,
         dequantize: float | ArrayLike = 0.0,
+        failures: str = "error",
         warm_start: bool = False,
         random_state: RandomState = None,
-        verbose: int = 0,
+        verbose: int | str = "auto",
         device: str = "cpu",
     ) -> None:
         self.prior = prior
@@ -212,6 +229,7 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.dequantize = dequantize
+        self.failures = failures
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
@@ -222,7 +240,8 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
 
         Parameters
         ----------
-        theta : array-like, shape (n, p)
+        theta : array-like, shape (n, p) or (n, n_samples, p)
+            A theta, or as many as `sample_posterior` draws, for each observation.
         X : array-like
             n observations, paired with theta's rows; or one observation for all of them; or any
             number of observations for a single theta. Points (n, d); sets, of any size, (n, S, d)
@@ -230,28 +249,32 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
 
         Returns
         -------
-        ndarray, shape (n,)
-            In nats; -inf for theta outside the prior's support, and for X <= 0 in `log_features_`.
+        ndarray, shape (n,) or (n, n_samples)
+            In nats; -inf for theta outside the prior's support, and for X without a logarithm in
+            `log_features_`.
         """
-        table = self._check_theta(theta)
+        table, shape = self._check_thetas(theta)
+        if self._architecture["failures"] and (failed := failed_rows(X)).any():
+            return self._log_prob_of_failures(table, X, failed, shape)
         packed, _ = self._check_observations(X)
-        n = max(len(table), len(packed))
-        if {len(table), len(packed)} - {1, n}:
+        n = max(shape[0], len(packed))
+        if {shape[0], len(packed)} - {1, n}:
             raise ValueError(
                 "theta and X must be paired row by row, or one of them must hold a single one; got "
-                f"{len(table)} rows of theta and {len(packed)} observations."
+                f"{shape[0]} rows of theta and {len(packed)} observations."
             )
-        z, log_det = self._maps.theta.forward(table)
+        z, log_det = (a.reshape(*shape, *a.shape[1:]) for a in self._maps.theta.forward(table))
         ensemble = Ensemble(self.members_).active().double()
         values = log_likelihood(ensemble, self._maps, z, packed)
         impossible = ~self._maps.X.possible(packed.points)
         impossible = np.bincount(packed.owners(), impossible, minlength=len(packed)) > 0
+        impossible = impossible.reshape(-1, *[1] * (len(shape) - 1))
         return np.where(np.isfinite(log_det) & ~impossible, values, -np.inf)
 
     def sample_likelihood(
         self, theta: ArrayLike, n_samples: int = 1, *, random_state: RandomState = None
     ) -> NDArray[np.float64]:
-        """Simulate points from the learnt likelihood.
+        """Simulate points from the learnt likelihood, those of simulations that succeed.
 
         Parameters
         ----------
@@ -286,9 +309,8 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
     # ---- fitting
 
     def _fit_maps(self, data: TrainingData, rng: np.random.Generator) -> Maps:
-        """Fit the maps; features with noise of their own are not learnt as their logarithm."""
-        undisturbed = np.asarray(self.dequantize) == 0
-        maps = Maps.fit(self.prior, data.theta, data.X, False, log=undisturbed)
+        tails = {"log": True, "noise_width": self.dequantize}
+        maps = Maps.fit(self.prior, data.theta, data.X, False, **tails)
         rows = data.rows_of(data.training)
         return maps.with_projection(data.theta[data.owners[rows]], data.X.points[rows], rng)
 
@@ -297,13 +319,15 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
             "n_axes": data.X.n_axes,
             "n_parameters": data.theta.shape[1],
             "n_features": maps.width_of_density,
+            "failures": data.failures is not None,
             **self._specify_flow(maps.width_of_density),
         }
 
     def _build(self, architecture: dict[str, Any]) -> LikelihoodMember:
         p, width = architecture["n_parameters"], architecture["n_features"]
         flow = self._build_flow(architecture, width, _N_CONTEXT + p)
-        return LikelihoodMember(MLP(p, _N_CONTEXT, _EMBEDDING_LAYER_SIZES), flow)
+        success = MLP(p, 1, _SUCCESS_LAYER_SIZES) if architecture["failures"] else None
+        return LikelihoodMember(MLP(p, _N_CONTEXT, _EMBEDDING_LAYER_SIZES), flow, success)
 
     def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         return plan_training(self, data, shrinkage_range=1.0)
@@ -339,31 +363,37 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
         indexer = maps.indexer(Packed(data.X.points), like, rng)
         owners = torch.as_tensor(data.owners, device=like.device)
         weights = to_tensor(data.weights, like)
-        width = to_tensor(self.dequantize / maps.X.scale, like)
         constant, slopes = maps.X.volume()
         slopes = to_tensor(slopes, like)
         noise = torch.Generator(like.device).manual_seed(int(rng.integers(2**63)))
 
         def objective(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
             x, pairs = indexer.take(rows).points, owners[rows]
-            if width.any():  # new noise at every step, as fixed noise would be memorised
-                uniform = torch.empty_like(x).uniform_(generator=noise)
-                x = x + width * (uniform - 0.5)
+            if (
+                maps.X.noise_width.any()
+            ):  # new noise at every step, as fixed noise would be memorised
+                x = maps.X.add_noise(x, torch.empty_like(x).uniform_(-0.5, 0.5, generator=noise))
             log_volume = constant + x @ slopes
             if maps.projection is not None:
                 x, log_ratio = maps.projection.project(x)
                 log_volume = log_volume - log_ratio
             contexts = training.each(lambda member: member.embed_parameters(z[pairs]))
+            if data.failures is not None:
+                log_volume = log_volume - logsigmoid(contexts[..., -1])
+                contexts = contexts[..., :-1]
             return log_volume - training.log_prob(x, contexts), weights[pairs]
 
-        return objective
+        return with_failures(objective, training, data, maps)
 
     def _describe(
         self, X: Any, data: TrainingData, history: History, best_score: float | None
     ) -> None:
         super()._describe(X, data, history, best_score)
         self.log_features_ = self._maps.X.log_columns
-        self._X_range = extend_range(data.X.points, self._X_range if data.resumed else None)
+        known, points = self._X_range if data.resumed else None, data.X.points
+        if (data.owners < 0).any():
+            points = points[data.owners >= 0]
+        self._X_range = extend_range(points, known)
 
     # ---- checks and advice
 
@@ -392,23 +422,25 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
 
     def _advise(self, data: TrainingData) -> list[str]:
         messages = self._advise_on_flow(data.X.points.shape[1])
-        points, columns = self._examined(data)
-        n_values = np.array([len(np.unique(x)) for x in points.T])
-        if len(points) >= 100 and (n_values < len(points) / 20).any():
+        dependent = linearly_dependent(data.theta)
+        if dependent.any():
             messages.append(
-                f"Features {columns[n_values < len(points) / 20].tolist()} of X take few distinct "
-                "values, and a density is a poor description of them. For counts, use dequantize=1."
+                "A linear combination of the parameters "
+                f"{data.parameter_names[dependent].tolist()} is constant in all rows of theta (as "
+                "of shares that sum to one): elsewhere, where posterior draws would lie, the "
+                "likelihood is a guess. Drop one of them from theta and from the prior."
             )
-        return messages
+        return messages + describe_atoms(*self._examined(data))
 
     def _check_resumable(self, data: TrainingData) -> None:
         super()._check_resumable(data)
         logged = self._maps.X.log_columns
-        noisy = np.broadcast_to(np.asarray(self.dequantize) > 0, logged.shape)
-        if not self._maps.X.possible(data.X.points).all() or (noisy & logged).any():
+        changed = self._maps.X.noise_width != self.dequantize
+        if not self._maps.X.possible(data.X.points).all() or (changed & logged).any():
             raise ValueError(
                 f"Features {np.flatnonzero(logged).tolist()} were learnt as their logarithm: they "
-                "must stay positive, and without dequantize. Set warm_start=False to start afresh."
+                "must stay positive, with the same dequantize. Set warm_start=False to start "
+                "afresh."
             )
 
     def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
@@ -438,7 +470,7 @@ class NLEEstimator(SampledPosterior, DensityEstimator):
             )
         maps, (low, high) = self._maps.X, self._X_range
         if not maps.possible(X.points).all():
-            features = np.flatnonzero(maps.log_columns & (X.points <= 0).any(axis=0)).tolist()
+            features = np.flatnonzero(maps.log_columns).tolist()
             return [
                 *messages,
                 f"X_obs is impossible: features {features} were positive in all of training and "

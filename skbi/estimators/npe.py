@@ -11,14 +11,18 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import TransformerMixin, clone
-from sklearn.ensemble._base import _set_random_states
+from sklearn.base import TransformerMixin
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor, nn
 
-from skbi.estimators.checks import check_lengths, check_n_samples
+from skbi.estimators.checks import (
+    check_independent,
+    check_lengths,
+    check_n_samples,
+    describe_shared_values,
+)
 from skbi.estimators.density import DensityEstimator
 from skbi.estimators.pairs import TrainingData, plan_training
 from skbi.estimators.summaries import (
@@ -26,7 +30,10 @@ from skbi.estimators.summaries import (
     PosteriorMember,
     check_module,
     embed_observations,
+    embedder,
+    fit_transformer,
     join_summaries,
+    set_fractions,
     start_at_moments,
 )
 from skbi.estimators.typicality import describe_untypical
@@ -48,7 +55,7 @@ from skbi.preprocessing.packed import Packed, to_tensor
 from skbi.priors import Prior
 from skbi.randomness import RandomState, as_generator
 from skbi.training.ensemble import Ensemble, JointTraining
-from skbi.training.loop import WHOLE_SETS, Objective, TrainingPlan
+from skbi.training.loop import Objective, TrainingPlan
 from skbi.training.start import regress
 
 __all__ = ["NPEEstimator"]
@@ -57,8 +64,6 @@ _MAX_START_PAIRS = 10_000  # pairs that the regression which training starts fro
 _MIN_START_PAIRS = 10
 _START_SETS = 256  # sets read at a time for that
 _MANY_PAIRS = 5000  # from which on three members do instead of four
-_MIN_SET_POINTS = 25  # of a set that is read in part
-_SET_FRACTIONS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
 _SET_SLOWDOWN = 2  # networks for sets learn at half the rate
 
 
@@ -70,7 +75,8 @@ class NPEEstimator(DensityEstimator):
     prior : JointPrior, an object with its methods, or None, default=None
         Decides the support: every draw lies inside and the density is normalised over it. It must
         be the distribution that the training parameters were drawn from, or that `fit` is given
-        weights for. Without one the parameters are unbounded.
+        weights for. Without one the parameters are unbounded, but for those with heavy tails that
+        have one sign in all of training, and keep it (`skbi.preprocessing.TailCoordinates`).
     flow : {"spline", "realnvp"}, default="spline"
         Kind of coupling layer. Affine maps ("realnvp") draw and train faster; posteriors with
         several modes or sharp edges need splines, and a single parameter always gets them.
@@ -128,8 +134,9 @@ class NPEEstimator(DensityEstimator):
         filled.
     random_state : int, Generator, RandomState or None, default=None
         Decides the fit and, unless they are given their own, the draws.
-    verbose : int, default=0
-        1 shows a progress bar.
+    verbose : int or "auto", default="auto"
+        1 shows a progress bar, 0 none; "auto" shows one on a terminal, of a fit that takes more
+        than 5 seconds.
     device : str, default="cpu"
         Where to train, "cuda" for a GPU.
 
@@ -213,7 +220,7 @@ class NPEEstimator(DensityEstimator):
         warm_start: bool = False,
         missing: str = "error",
         random_state: RandomState = None,
-        verbose: int = 0,
+        verbose: int | str = "auto",
         device: str = "cpu",
     ) -> None:
         self.prior = prior
@@ -312,32 +319,34 @@ class NPEEstimator(DensityEstimator):
 
         Parameters
         ----------
-        theta : array-like, shape (n, p)
+        theta : array-like, shape (n, p) or (n, n_samples, p)
+            A theta, or as many as `sample_posterior` draws, for each observation.
         X : array-like
             n observations, paired with theta's rows, or one observation for all of them.
 
         Returns
         -------
-        ndarray, shape (n,)
+        ndarray, shape (n,) or (n, n_samples)
             In nats, -inf outside the prior's support.
         """
-        table = self._check_theta(theta)
+        table, shape = self._check_thetas(theta)
         packed, _ = self._check_observations(X)
-        if len(packed) not in (1, len(table)):
+        if len(packed) not in (1, shape[0]):
             raise ValueError(
-                f"X must hold one observation or as many as theta has rows, {len(table)}; got "
+                f"X must hold one observation or as many as theta has rows, {shape[0]}; got "
                 f"{len(packed)}."
             )
+        owners = np.repeat(np.arange(len(packed)), len(table) // len(packed))
         ensemble = self._active().double()
         contexts, _, frame = embed_observations(packed, self._maps, ensemble.members)
         z, log_det = self._maps.theta.forward(table)
         log_q = np.empty(len(table))
         for rows in blocks(len(table), MAX_POINTS):
-            observations = slice(None) if len(packed) == 1 else rows
+            observations = slice(None) if len(packed) == 1 else owners[rows]
             paired = [context[observations] for context in contexts]
             own = None if frame is None else frame[observations]
             log_q[rows] = log_prob(ensemble, z[rows], paired, own).cpu().numpy()
-        return np.where(np.isfinite(log_det), log_q + log_det, -np.inf)
+        return np.where(np.isfinite(log_det), log_q + log_det, -np.inf).reshape(shape)
 
     def _active(self) -> Ensemble:
         """Return the members that count; of different views also those that hardly do.
@@ -406,29 +415,20 @@ class NPEEstimator(DensityEstimator):
             n_members=n_members,
             slowdown=_SET_SLOWDOWN if has_sets else 1,
             first_lag=VIEW_LAG if maps.compression is not None else 0,
-            set_fractions=self._set_fractions(data.X),
-            one_thread=not (has_sets or own_module),
+            set_fractions=set_fractions(data.X, self.summary),
             own_module=own_module,
         )
-
-    def _set_fractions(self, X: Packed) -> tuple[tuple[float, float], ...]:
-        """Return how much of each set the epochs read, see `TrainingPlan`."""
-        of_users = isinstance(self.summary, nn.Module) and not isinstance(self.summary, DeepSet)
-        if X.sizes is None or of_users:
-            return WHOLE_SETS
-        least = min(1.0, _MIN_SET_POINTS / float(X.sizes.mean()))
-        return tuple((upto, max(fraction, least)) for upto, fraction in _SET_FRACTIONS)
 
     def _objective(
         self, training: JointTraining, data: TrainingData, maps: Maps, rng: np.random.Generator
     ) -> Objective:
         weights = to_tensor(data.weights, training.weights.values)
         take = examples(training, data, maps, rng)
+        embed = embedder(training, maps, data.X)
 
         def objective(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
             batch, z, log_det = take(rows, fraction, training.weights.trained)
-            contexts = training.each(lambda member: member.embed_observations(batch))
-            return -training.log_prob(z, contexts) - log_det, weights[rows]
+            return -training.log_prob(z, embed(batch)) - log_det, weights[rows]
 
         return objective
 
@@ -454,12 +454,16 @@ class NPEEstimator(DensityEstimator):
             for member in members:
                 member.flow.start_at(*regression)
             return
-        indexer, fraction = maps.indexer(data.X, like, rng), self._set_fractions(data.X)[0][1]
+        indexer, fraction = (
+            maps.indexer(data.X, like, rng),
+            set_fractions(data.X, self.summary)[0][1],
+        )
         parts = torch.as_tensor(pairs, device=self.device).split(_START_SETS)
         start_at_moments(members, z, lambda: (indexer.take(rows, fraction) for rows in parts))
 
     def _advise(self, data: TrainingData) -> list[str]:
-        return self._advise_on_flow(data.theta.shape[1])
+        atoms = describe_shared_values(data.theta, data.parameter_names)
+        return self._advise_on_flow(data.theta.shape[1]) + atoms
 
     # ---- checks and typicality
 
@@ -473,7 +477,9 @@ class NPEEstimator(DensityEstimator):
                 f"The parameters {names} are discrete, and NPE learns a density over theta. Use "
                 "NLEEstimator, which learns the likelihood and accepts discrete parameters."
             )
-        return super()._check_parameters(theta, names, resumed)
+        names = super()._check_parameters(theta, names, resumed)
+        check_independent(theta, names)
+        return names
 
     def _fit_transformer(
         self,
@@ -485,9 +491,7 @@ class NPEEstimator(DensityEstimator):
         if not hasattr(self.summary, "transform"):
             return None
         check_lengths(len(theta), _num_samples(X))
-        transformer = clone(self.summary)
-        _set_random_states(transformer, int(rng.integers(2**31)))
-        return transformer.fit(_safe_indexing(X, training), theta[training])
+        return fit_transformer(self.summary, _safe_indexing(X, training), theta[training], rng)
 
     def _summarise(self, member: PosteriorMember, maps: Maps, X: Packed) -> NDArray[np.float64]:
         if X.sizes is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skbi.preprocessing.packed import Packed
+from skbi.preprocessing.packed import Packed, chunks
+from skbi.preprocessing.scales import outlier_bounds
 from skbi.training.loop import WHOLE_SETS, TrainingPlan
 
 __all__ = ["TrainingData", "plan_training", "split_pairs"]
@@ -35,11 +36,15 @@ class TrainingData:
     training, validation : ndarray of int
         Pairs; ``validation`` is None without early stopping.
     owners : ndarray of int, shape (rows,)
-        The pair that each row of the objective belongs to.
+        The pair that each row of the objective belongs to; -1 for a row that is left out.
     transformer : transformer or None
         What X has passed through.
     resumed : bool
         Whether training goes on from what is fitted.
+    advice : tuple of str
+        Warnings of what was found in the data.
+    failures : Failures or None
+        Simulations that failed, which are no pairs.
     """
 
     theta: NDArray[np.float64]
@@ -51,10 +56,52 @@ class TrainingData:
     owners: NDArray[np.int64]
     transformer: Any = None
     resumed: bool = False
+    advice: tuple[str, ...] = ()
+    failures: Any = None
 
     def rows_of(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the objective that belong to some pairs."""
         return np.flatnonzero(np.isin(self.owners, pairs))
+
+    def without_outliers(self) -> Self:
+        """Leave out the rows whose point has an outlier, and say which they are.
+
+        A set is no row but for a density of its points: what is odd in it may be what it tells.
+        """
+        points = self.X.points
+        if len(self.owners) != len(points):
+            return self
+        low, high = outlier_bounds(points)
+        outlying = [((x < low) | (x > high)).any(axis=1) for x in chunks(points)]
+        rows = np.flatnonzero(np.concatenate(outlying))
+        if not len(rows):
+            return self
+        owners = self.owners.copy()
+        owners[rows] = -1
+        training, validation = (
+            None if pairs is None else pairs[np.isin(pairs, owners)]
+            for pairs in (self.training, self.validation)
+        )
+        if validation is not None and not len(validation):
+            raise ValueError(f"All {len(self.validation)} validation pairs are outliers of X.")
+        advice = (self._describe_outliers(rows, low, high),)
+        return replace(self, owners=owners, training=training, validation=validation, advice=advice)
+
+    def _describe_outliers(
+        self, rows: NDArray[np.int64], low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> str:
+        """Write which rows are left out, and why."""
+        points, what = self.X.points, "row" if self.X.sizes is None else "point"
+        first = points[rows[0]]
+        column = int(((first < low) | (first > high)).argmax())
+        values = points[:, column]
+        within = np.nanquantile(values[(values >= low[column]) & (values <= high[column])], [0, 1])
+        return (
+            f"{len(rows)} of {len(points)} {what}s of X are left out of training, as they hold "
+            f"outliers: {what} {rows[0]} has {first[column]:.4g} in column {column}, whose other "
+            f"values lie in [{within[0]:.4g}, {within[1]:.4g}]. Mend or drop simulations that have "
+            "diverged; a column that can be so large is learnt better as its logarithm."
+        )
 
 
 def split_pairs(
@@ -84,7 +131,6 @@ def plan_training(
     slowdown: float = 1.0,
     first_lag: float = 0.0,
     set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS,
-    one_thread: bool = True,
     own_module: bool = False,
 ) -> TrainingPlan:
     """Turn an estimator's options into a plan for these data.
@@ -99,7 +145,7 @@ def plan_training(
         The shrinkage of the last member over that of the first.
     slowdown : float, default=1
         What learning rate, batch size and shrinkage are divided by, for networks that need it.
-    first_lag, set_fractions, one_thread, own_module
+    first_lag, set_fractions, own_module
         See `TrainingPlan`.
 
     Returns
@@ -125,6 +171,5 @@ def plan_training(
         tol=estimator.tol,
         first_lag=first_lag,
         set_fractions=WHOLE_SETS if data.resumed else set_fractions,
-        one_thread=one_thread,
         own_module=own_module,
     )

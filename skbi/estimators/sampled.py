@@ -23,7 +23,7 @@ from skbi.estimators.pairs import TrainingData
 from skbi.parallel import blocks, each_in_one_thread
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, chunks, to_tensor
-from skbi.priors import Prior, from_normal, to_normal
+from skbi.priors import Prior, check_prior, from_normal, to_normal
 from skbi.randomness import RandomState, as_generator
 from skbi.samplers.importance import AmortisedProposal, Proposal
 from skbi.samplers.info import SamplerInfo
@@ -81,11 +81,12 @@ class SampledPosterior(ABC):
 
         Returns
         -------
-        ndarray, shape (n,)
+        ndarray, shape (n,) or (n, n_samples)
             In nats, -inf outside the prior's support.
         """
         prior = self._sampling_prior()
-        return self.log_prob(theta, X) + prior.log_prob(self._check_theta(theta))
+        table, shape = self._check_thetas(theta)
+        return self.log_prob(theta, X) + prior.log_prob(table).reshape(shape)
 
     def sample_posterior(
         self,
@@ -265,6 +266,7 @@ class SampledPosterior(ABC):
                 "Sampling the posterior needs a prior: nle.set_params(prior=JointPrior({...}))."
             )
         check_is_fitted(self, "members_")
+        check_prior(self.prior)
         if len(self.prior.names) != self.n_parameters_in_:
             raise ValueError(
                 f"The prior has {len(self.prior.names)} parameters {tuple(self.prior.names)}; the "
@@ -276,15 +278,16 @@ class SampledPosterior(ABC):
 
     def _check_reach(self, prior: Prior) -> None:
         """Refuse a prior that reaches beyond that of `fit`, where the likelihood is not known."""
-        known = self._maps.theta.prior
-        if known is None or known is prior:
+        known = self._maps.theta
+        if known.prior is prior:
             return
         draws = prior.sample(_N_PRIOR_DRAWS, random_state=0)
-        share = np.isneginf(known.log_prob(draws)).mean()
+        share = np.isneginf(known.forward(draws)[1]).mean()
         if share > _MAX_SHARE_OUTSIDE:
+            where = "the prior of fit" if known.prior else "the sign that theta has in training"
             raise ValueError(
-                f"{share:.1%} of the prior lies outside the prior of fit, where the likelihood was "
-                "not learnt. Fit with this prior, or with prior=None, on simulations there too."
+                f"{share:.1%} of the prior lies outside {where}, where the likelihood was not "
+                "learnt. Fit with this prior, or with prior=None, on simulations there too."
             )
 
     def _advise_on_draws(self, samples: Sequence[NDArray[np.float64]]) -> list[str]:
@@ -437,9 +440,8 @@ class LearntLikelihood(ABC):
                 value[rows] += total.detach().cpu().numpy()
                 gradient[rows] += slope.double().cpu().numpy()
         value += self.constant
-        known = self.maps.theta.prior
-        if known not in (None, self.prior):
-            outside = np.isneginf(known.log_prob(from_normal(self.prior, z)))
+        if self.maps.theta.prior is not self.prior:
+            outside = np.isneginf(self.maps.theta.forward(from_normal(self.prior, z))[1])
             value[outside], gradient[outside] = _LOG_ZERO, 0
         return value, np.einsum("mi,mij->mj", gradient, slopes)
 
@@ -454,7 +456,9 @@ class LearntLikelihood(ABC):
 
         def read(z: NDArray[np.float64]) -> NDArray[np.float64]:
             theta = from_normal(self.prior, z)
-            return maps.scaled(theta if maps.prior is None else to_normal(maps.prior, theta))
+            if maps.prior is None:
+                return maps.forward(theta)[0]
+            return maps.scaled(to_normal(maps.prior, theta))
 
         slopes = np.zeros((m, p, p))
         for j in np.flatnonzero(~np.asarray(self.prior.discrete)):

@@ -25,11 +25,13 @@ from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.npe import NPEEstimator
 from skbi.estimators.sampled import SampledPosterior
 from skbi.estimators.typicality import describe_untypical
+from skbi.parallel import progress_options
 from skbi.preprocessing.packed import axes_of, width_of
-from skbi.priors import Prior
+from skbi.priors import Prior, check_prior
 from skbi.randomness import RandomState, as_generator
 from skbi.samplers.smc import smc
-from skbi.simulation.run import simulate_at
+from skbi.simulation.report import SimulationReport
+from skbi.simulation.run import check_on_error, simulate_at
 
 __all__ = ["Region", "sequential"]
 
@@ -48,9 +50,10 @@ def sequential(
     rounds: int = 5,
     n_samples: int = 1000,
     epsilon: float = 1e-4,
+    on_error: str = "raise",
     n_jobs: int | None = None,
     random_state: RandomState = None,
-    verbose: int = 0,
+    verbose: int | str = "auto",
 ) -> tuple[NPEEstimator | NLEEstimator, NDArray[np.float64], Any]:
     """Fit the posterior of one observation in rounds, which simulate ever closer to it.
 
@@ -73,12 +76,17 @@ def sequential(
         Simulations of each round.
     epsilon : float, default=1e-4
         Share of the posterior that each round of NPE may cut off.
+    on_error : {"raise", "drop", "nan"}, default="raise"
+        What to do with a simulation that fails, as in `simulate`: "raise" stops, "drop" goes on
+        without the pair, and "nan" leaves an X of NaN to the estimator. Whether NaN are missing
+        entries follows from the estimator's ``missing``.
     n_jobs : int or None, default=None
         Of the simulations, see `simulate`.
     random_state : int, Generator, RandomState or None, default=None
         The only source of randomness.
-    verbose : int, default=0
-        1 shows a progress bar over the rounds.
+    verbose : int or "auto", default="auto"
+        1 shows a progress bar over the rounds, 0 none; "auto" shows one on a terminal, of what
+        takes more than 5 seconds.
 
     Returns
     -------
@@ -92,7 +100,14 @@ def sequential(
     Raises
     ------
     RuntimeError
-        If the posterior of a round of NPE is too narrow for draws to hit it.
+        If the posterior of a round of NPE is too narrow for draws to hit it. Also if a simulation
+        fails and ``on_error="raise"``, or if all of a round's first 100 fail.
+
+    Warns
+    -----
+    UserWarning
+        At the end, if simulations failed: how many in all rounds together, how, and whether that
+        depends on theta.
 
     References
     ----------
@@ -115,12 +130,21 @@ def sequential(
     """
     for number in (rounds, n_samples):
         check_n_samples(number)
+    check_on_error(on_error)
+    check_prior(prior)
     rng, X_obs = as_generator(random_state), np.asarray(X_obs)
+    missing = getattr(estimator, "missing", "error")
+    options = {"n_jobs": n_jobs, "rng": rng, "on_error": on_error, "missing": missing}
     theta, X, fitted, region = np.empty((0, len(prior.names))), None, None, None
-    bar = tqdm(range(rounds), "sequential", unit="round", disable=verbose < 1)
+    simulated, failures = [], []
+    bar = tqdm(range(rounds), "sequential", unit="round", **progress_options(verbose))
     for i in bar:
         new = _next_parameters(prior, fitted, region, X_obs, n_samples, rng)
-        X_new = simulate_at(new, simulator, n_jobs=n_jobs, rng=rng)
+        X_new, failed = simulate_at(new, simulator, **options)
+        failures += [each._replace(row=each.row + i * n_samples) for each in failed]
+        simulated.append(new)
+        if on_error == "drop":
+            new = np.delete(new, [each.row for each in failed], axis=0)
         if X is None:
             _check_observation(X_obs, X_new)
         theta, X = np.vstack([theta, new]), X_new if X is None else np.concatenate([X, X_new])
@@ -133,6 +157,9 @@ def sequential(
             region = Region(fitted, X_obs, epsilon, rng, region)
             inside = np.flatnonzero(region.contains(theta))
             theta, X = theta[inside], _safe_indexing(X, inside)
+    report = SimulationReport.of(failures, np.vstack(simulated), prior.names)
+    if message := report.warning(is_returned=False):
+        warnings.warn(message, stacklevel=2)
     return fitted, theta, X
 
 

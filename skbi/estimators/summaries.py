@@ -6,21 +6,28 @@ whatever the user brings a module for, have a network that is trained with the f
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import TransformerMixin, clone
+from sklearn.ensemble._base import _set_random_states
 from torch import Tensor, nn
 
+from skbi.estimators.side_by_side import SideBySide
 from skbi.flows import ConditionalFlow
 from skbi.networks.layers import hard_clip, soft_clip
 from skbi.networks.sets import DeepSet, Sets
-from skbi.parallel import each_in_one_thread
+from skbi.parallel import each_in_one_thread, n_threads
+from skbi.preprocessing.batches import Batch
 from skbi.preprocessing.location import Frame, join_frames
 from skbi.preprocessing.maps import Maps
-from skbi.preprocessing.packed import Batch, Packed, to_tensor
-from skbi.training.ensemble import DensityMember
+from skbi.preprocessing.packed import Packed, to_tensor
+from skbi.training.ensemble import DensityMember, JointTraining
+from skbi.training.loop import WHOLE_SETS
 from skbi.training.start import regress
 
 __all__ = [
@@ -28,12 +35,19 @@ __all__ = [
     "PosteriorMember",
     "check_module",
     "embed_observations",
+    "embedder",
+    "fit_transformer",
     "join_summaries",
+    "set_fractions",
     "start_at_moments",
     "summarise",
 ]
 
 MAX_POINTS = 2**14  # points that are in the summary network of one thread at a time
+_MAX_PARTS, _MIN_NUMBERS = 4, 2**15  # of a minibatch, and numbers that are worth a part
+_N_TRIED = 8  # observations that a module is tried on
+_MIN_SET_POINTS = 25  # of a set that is read in part
+_SET_FRACTIONS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
 _MIN_MOMENT_SCALE = 1e-6  # added to the standard deviation of a moment over sets
 
 
@@ -99,6 +113,15 @@ def summarise(summary: nn.Module | None, batch: Batch) -> Tensor:
     return soft_clip(summary(batch.points, *sizes))
 
 
+def fit_transformer(
+    summary: TransformerMixin, X: Any, theta: NDArray[np.float64], rng: np.random.Generator
+) -> TransformerMixin:
+    """Fit a copy of a user's transformer, with random states of its own."""
+    transformer = clone(summary)
+    _set_random_states(transformer, int(rng.integers(2**31)))
+    return transformer.fit(X, theta)
+
+
 @torch.no_grad()
 def check_module(module: nn.Module, batch: Batch) -> int:
     """Try a user's summary network on a few observations; return its width."""
@@ -111,6 +134,51 @@ def check_module(module: nn.Module, batch: Batch) -> int:
     if output.ndim != 2 or len(output) != len(batch):
         raise ValueError(f"{wanted}, n = {len(batch)}; got shape {tuple(output.shape)}.")
     return output.shape[1]
+
+
+def embedder(training: JointTraining, maps: Maps, X: Packed) -> Callable[[Batch], Tensor]:
+    """Return what embeds a batch with each member still trained, (members, n, c).
+
+    Summary networks are computed side by side, on parts of the batch if that changes nothing.
+
+    Parameters
+    ----------
+    training : JointTraining
+    maps : Maps
+    X : Packed
+        The first of them are what a user's module is tried on.
+    """
+
+    def embed(member: PosteriorMember, batch: Batch) -> Tensor:
+        return member.embed_observations(batch)
+
+    summary = training.members[0].summary
+    if summary is None:
+        return lambda batch: training.each(lambda member: embed(member, batch))
+    like, repeats, divides = training.weights.values, True, True
+    if not isinstance(summary, DeepSet):
+        repeats, divides = _try(summary, maps.batch(X[:_N_TRIED], like))
+    threads = n_threads() if repeats and like.device.type == "cpu" else 1
+    side_by_side = SideBySide(threads)
+
+    def embed_side_by_side(batch: Batch) -> Tensor:
+        members = [training.members[i] for i in training.weights.trained]
+        n_parts = min(_MAX_PARTS, 1 + batch.points.numel() // _MIN_NUMBERS) if divides else 1
+        return side_by_side(members, embed, batch.split(n_parts))
+
+    return embed_side_by_side
+
+
+@torch.no_grad()
+def _try(module: nn.Module, batch: Batch) -> tuple[bool, bool]:
+    """Whether a module in training draws no random numbers, and takes observations one by one."""
+    module, before = copy.deepcopy(module).train(), torch.get_rng_state()
+    whole = summarise(module, batch)
+    repeats = bool((torch.get_rng_state() == before).all())
+    if not repeats or len(batch) < 4:  # a batch normalisation refuses a single one
+        return repeats, False
+    parts = torch.cat([summarise(module, part) for part in batch.split(2)])
+    return True, torch.allclose(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 def embed_observations(
@@ -144,6 +212,15 @@ def embed_observations(
 
     each_in_one_thread(embed, [(rows,) for rows in packed.blocks(MAX_POINTS)])
     return contexts, moments, join_frames([frames[start] for start in sorted(frames)])
+
+
+def set_fractions(X: Packed, summary: Any) -> tuple[tuple[float, float], ...]:
+    """Return how much of each set the epochs read, see `TrainingPlan`; users' modules read all."""
+    of_users = isinstance(summary, nn.Module) and not isinstance(summary, DeepSet)
+    if X.sizes is None or of_users:
+        return WHOLE_SETS
+    least = min(1.0, _MIN_SET_POINTS / float(X.sizes.mean()))
+    return tuple((upto, max(fraction, least)) for upto, fraction in _SET_FRACTIONS)
 
 
 @torch.no_grad()

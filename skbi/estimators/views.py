@@ -18,10 +18,11 @@ from torch import Tensor
 from skbi.estimators.pairs import TrainingData
 from skbi.estimators.summaries import PosteriorMember
 from skbi.parallel import blocks, each_in_one_thread
+from skbi.preprocessing.batches import Batch
 from skbi.preprocessing.coordinates import ParameterMap
 from skbi.preprocessing.location import Frame
 from skbi.preprocessing.maps import Maps
-from skbi.preprocessing.packed import Batch, Packed, to_tensor
+from skbi.preprocessing.packed import Packed, to_tensor
 from skbi.training.ensemble import Ensemble, JointTraining
 from skbi.training.start import regress
 

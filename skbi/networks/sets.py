@@ -29,7 +29,8 @@ class DeepSet(nn.Module):
 
     Every set is standardised by its own mean and standard deviation. The context starts as a linear
     function of the set's moments: of the mean and its asinh, of the logarithm of the standard
-    deviation, and of the logarithm of the set's size. Every round then updates the context, as a
+    deviation, of the asinh of the smallest and largest value, and of the logarithm of the set's
+    size. Every round then updates the context, as a
     Newton step would, from the mean of phi over the points. The last context is the summary.
 
     Parameters
@@ -63,7 +64,7 @@ class DeepSet(nn.Module):
         n_rounds: int = 3,
     ) -> None:
         super().__init__()
-        self.start = nn.Linear(3 * n_features + 2, n_out)
+        self.start = nn.Linear(5 * n_features + 2, n_out)
         self.rounds = nn.ModuleList(
             Round(n_features, n_out, hidden_layer_sizes) for _ in range(n_rounds)
         )
@@ -79,7 +80,7 @@ class DeepSet(nn.Module):
         return [weights for name, weights in named if name.endswith("weight")]
 
     def moments(self, points: Tensor, sizes: Tensor, totals: Tensor | None = None) -> Tensor:
-        """Return the moments of every set that the context starts from, (n, 3 n_features + 2)."""
+        """Return the moments of every set that the context starts from, (n, 5 n_features + 2)."""
         return _standardise(Sets(sizes), points, sizes if totals is None else totals)[1]
 
     @torch.no_grad()
@@ -88,7 +89,7 @@ class DeepSet(nn.Module):
 
         Parameters
         ----------
-        slopes : Tensor, shape (3 n_features + 2, k)
+        slopes : Tensor, shape (5 n_features + 2, k)
         intercept : Tensor, shape (k,)
         """
         k = len(intercept)
@@ -124,11 +125,11 @@ def _standardise(sets: Sets, points: Tensor, totals: Tensor) -> tuple[Tensor, Te
     The moments are in forms that are bounded or grow slowly, for sets that are far from training.
     """
     x = sets.arrange(points)
-    mean = sets.mean(x)
+    mean, extremes = sets.mean(x), [values.asinh() for values in sets.extremes(x)]
     x = x - sets.to_points(mean)
     sd = (sets.mean(x.square()) + _MIN_VARIANCE).sqrt()
     n_points = torch.stack([sets.sizes, totals], dim=-1).to(points)
-    moments = [hard_clip(mean), mean.asinh(), sd.log(), n_points.log()]
+    moments = [hard_clip(mean), mean.asinh(), sd.log(), *extremes, n_points.log()]
     return x / sets.to_points(sd), torch.cat(moments, dim=-1)
 
 
@@ -199,3 +200,14 @@ class Sets:
             return x.mean(dim=1)
         total = x.new_zeros(len(self.sizes), x.shape[-1]).index_add(0, self.owner, x)
         return total / self.sizes.unsqueeze(-1)
+
+    def extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest and largest values of arranged points in each set, (n, k) each."""
+        if self.equal:
+            return x.amin(dim=1), x.amax(dim=1)
+        owner = self.owner.unsqueeze(-1).expand_as(x)
+        empty = x.new_zeros(len(self.sizes), x.shape[-1])
+        low, high = (
+            empty.scatter_reduce(0, owner, x, kind, include_self=False) for kind in ("amin", "amax")
+        )
+        return low, high

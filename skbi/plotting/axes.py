@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
 
 BAND_STYLE = {"color": "0.88", "linewidth": 0}  # of the region that chance allows
 
+_MAX_COLUMNS = 4  # of axes, in a new figure
 _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
 _JOINT_CURVES = {"hpd": "highest density", "tarp": "TARP"}
 
@@ -36,10 +38,18 @@ def import_pyplot() -> Any:
 
 
 def as_axes(ax: Any, n: int) -> NDArray[Any]:
-    """Return n axes in an array: those given, or those of a new figure if ``ax`` is None."""
+    """Return n axes in an array: those given, or those of a new figure if ``ax`` is None.
+
+    A new figure has up to four in a row.
+    """
     if ax is None:
-        figsize = (4.2 * n, 4)
-        _, ax = import_pyplot().subplots(1, n, figsize=figsize, squeeze=False, layout="constrained")
+        n_rows = math.ceil(n / _MAX_COLUMNS)
+        n_columns = math.ceil(n / n_rows)
+        size = {"figsize": (4.2 * n_columns, 4 * n_rows), "layout": "constrained"}
+        figure, ax = import_pyplot().subplots(n_rows, n_columns, squeeze=False, **size)
+        for unused in ax.ravel()[n:]:
+            figure.delaxes(unused)
+        ax = ax.ravel()[:n]
     ax = np.atleast_1d(ax).ravel()
     if len(ax) != n:
         raise ValueError(f"ax must hold {n} axes; got {len(ax)}.")

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf
 
 from skbi.calibration.coverage import coverage_curve, estimator_curve
+from skbi.calibration.runs import fitted_estimator
 from skbi.plotting.axes import BAND_STYLE, as_axes, coloured_columns, curve_names
 from skbi.randomness import RandomState
 
@@ -100,6 +101,7 @@ class CoverageDisplay:
         CoverageDisplay
         """
         options = {"n_samples": n_samples, "n_jobs": n_jobs, "random_state": random_state}
+        estimator = fitted_estimator(estimator)
         curve = estimator_curve(estimator, theta, X, kind, confidence, **options)
         names = curve_names(kind, curve[1].shape[1], names, estimator)
         return cls(*curve, names=names, n_runs=len(theta)).plot(ax, scale=scale)

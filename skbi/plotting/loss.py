@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skbi.calibration.runs import fitted_estimator
 from skbi.plotting.axes import as_axes, colours
 
 __all__ = ["LossCurveDisplay"]
@@ -63,6 +64,7 @@ class LossCurveDisplay:
         -------
         LossCurveDisplay
         """
+        estimator = fitted_estimator(estimator)
         check_is_fitted(estimator, "loss_curve_")
         loss_name = getattr(estimator, "loss_name", _LOSS_NAME)
         curves = estimator.loss_curve_, estimator.validation_scores_

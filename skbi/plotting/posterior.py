@@ -8,23 +8,29 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skbi.calibration.runs import fitted_estimator
 from skbi.plotting.axes import colours, import_pyplot, parameter_names
 from skbi.plotting.layout import arrange_triangle
 from skbi.randomness import RandomState
 
 __all__ = ["PosteriorDisplay"]
 
+Limits = Mapping[str, tuple[float, float] | None] | Sequence[tuple[float, float] | None]
+
 _CONTOUR_LEVELS = (0.393, 0.865)  # one and two sigma of a two-dimensional Gaussian
 _N_BINS = 40
+_MIN_LOG_RATIO = 100.0  # of the largest and the smallest draws, for a logarithmic axis
+_TINY, _HUGE = 1e-300, 1e300  # sizes of numbers that axes can show
 
 
 class PosteriorDisplay:
     """Marginal and pairwise posteriors (a corner plot), with the truth marked.
 
     Several posteriors are drawn over each other. The contours hold 39 % and 86 % of the draws,
-    which is one and two sigma of a Gaussian. A parameter has a logarithmic axis if all its draws
-    and the truth are positive and the central 99 % of the draws span more than two decades. A
-    histogram then shows the density per decade.
+    which is one and two sigma of a Gaussian. A parameter has a logarithmic axis if none of its
+    draws is negative, the truth is positive, and the central 99 % of the positive draws span more
+    than two decades. A histogram then shows the density per decade, and draws of zero are shown at
+    the lower end of the axis.
 
     Parameters
     ----------
@@ -34,6 +40,9 @@ class PosteriorDisplay:
         Names of the parameters.
     truth : array-like, shape (p,), optional
         The true parameters; None or NaN where one is unknown.
+    limits : mapping of str to (low, high), or sequence of p of them, optional
+        The ends of axes, by the names of the parameters; None or left out where they follow from
+        the draws. Draws beyond them are left out of histograms and contours.
 
     Attributes
     ----------
@@ -54,8 +63,9 @@ class PosteriorDisplay:
         *,
         names: Sequence[str],
         truth: ArrayLike | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        self.samples, self.names, self.truth = samples, names, truth
+        self.samples, self.names, self.truth, self.limits = samples, names, truth, limits
 
     @classmethod
     def from_estimator(
@@ -65,7 +75,9 @@ class PosteriorDisplay:
         *,
         n_samples: int = 10_000,
         names: Sequence[str] | None = None,
+        parameters: Sequence[str | int] | None = None,
         truth: ArrayLike | None = None,
+        limits: Limits | None = None,
         random_state: RandomState = None,
         figure: Any = None,
     ) -> Self:
@@ -81,8 +93,8 @@ class PosteriorDisplay:
             Number of posterior draws.
         names : sequence of str, optional
             Names of the parameters; by default the estimator's.
-        truth : array-like, shape (p,), optional
-            The true parameters; None or NaN where one is unknown.
+        parameters, truth, limits
+            As in `from_predictions`.
         random_state : int, Generator, RandomState or None, default=None
             Passed on to ``sample_posterior``.
         figure : Figure or SubFigure, optional
@@ -92,12 +104,14 @@ class PosteriorDisplay:
         -------
         PosteriorDisplay
         """
+        estimator = fitted_estimator(estimator)
         draws = estimator.sample_posterior(X_obs, n_samples, random_state=random_state)
         if draws.ndim == 3 and len(draws) == 1:
             draws = draws[0]
         if names is None:
             names = getattr(estimator, "parameter_names_in_", None)
-        return cls.from_predictions(draws, names=names, truth=truth, figure=figure)
+        options = {"names": names, "parameters": parameters, "truth": truth, "limits": limits}
+        return cls.from_predictions(draws, figure=figure, **options)
 
     @classmethod
     def from_predictions(
@@ -105,7 +119,9 @@ class PosteriorDisplay:
         samples: ArrayLike | dict[str, ArrayLike],
         *,
         names: Sequence[str] | None = None,
+        parameters: Sequence[str | int] | None = None,
         truth: ArrayLike | None = None,
+        limits: Limits | None = None,
         figure: Any = None,
     ) -> Self:
         """Plot posterior draws.
@@ -117,8 +133,14 @@ class PosteriorDisplay:
         names : sequence of str, optional
             Names of the parameters; by default the columns of a DataFrame, or else theta_0, theta_1
             and so on.
+        parameters : sequence of str or int, optional
+            The parameters to show, in this order, by their names or numbers; by default all.
         truth : array-like, shape (p,), optional
             The true parameters; None or NaN where one is unknown.
+        limits : mapping of str to (low, high), or sequence of them, optional
+            The ends of the axes of parameters by their names, or of all parameters that are shown;
+            None where they follow from the draws. Draws beyond them are left out of histograms and
+            contours.
         figure : Figure or SubFigure, optional
             By default a new one.
 
@@ -129,7 +151,8 @@ class PosteriorDisplay:
         Raises
         ------
         ValueError
-            If the draws are not finite, are too few, or belong to more than one observation.
+            If the draws are not finite, are too few, or belong to more than one observation; if
+            there is no such parameter; or if the limits leave nothing to show.
         """
         if names is None:
             names = getattr(samples, "columns", None)
@@ -138,7 +161,14 @@ class PosteriorDisplay:
         p = _check_posteriors(posteriors)
         if truth is not None and np.shape(truth) != (p,):
             raise ValueError(f"truth must have shape ({p},); got {np.shape(truth)}.")
-        return cls(posteriors, names=parameter_names(p, names), truth=truth).plot(figure)
+        if truth is not None and (np.abs(np.asarray(truth, float)) > _HUGE).any():
+            raise ValueError(f"truth must be finite, or None where it is unknown; got {truth}.")
+        names = parameter_names(p, names)
+        shown = _find_parameters(names, parameters)
+        posteriors = {label: draws[:, shown] for label, draws in posteriors.items()}
+        truth = None if truth is None else [truth[j] for j in shown]
+        names = [names[j] for j in shown]
+        return cls(posteriors, names=names, truth=truth, limits=limits).plot(figure)
 
     def plot(self, figure: Any = None) -> Self:
         """Draw the posteriors.
@@ -155,14 +185,20 @@ class PosteriorDisplay:
         plt, corner, p = import_pyplot(), _import_corner(), len(self.names)
         if figure is None:
             figure = plt.figure(figsize=(1.8 + 1.7 * p,) * 2, layout="none")
-        log_scaled = self._log_scaled()
+        limits = self._given_limits()
+        log_scaled = [self._is_log_scaled(j, limits[j]) for j in range(p)]
+        limits = [
+            self._fitting_limits(j, log) if given is None else given
+            for j, (given, log) in enumerate(zip(limits, log_scaled, strict=True))
+        ]
+        shown = self._shown_draws(limits, log_scaled)
         options = {
             "axes_scale": ["log" if log else "linear" for log in log_scaled],
-            "range": self._ranges(log_scaled),
+            "range": limits,
             "fill_contours": len(self.samples) == 1,
         }
         posterior_colours = dict(zip(self.samples, colours(len(self.samples)), strict=True))
-        for label, draws in self.samples.items():
+        for label, draws in shown.items():
             corner.corner(
                 draws, fig=figure, color=posterior_colours[label], bins=_N_BINS, smooth=1.0,
                 levels=_CONTOUR_LEVELS, plot_datapoints=False, plot_density=False, quiet=True,
@@ -178,40 +214,86 @@ class PosteriorDisplay:
         truth = np.full(len(self.names), np.nan) if self.truth is None else self.truth
         return np.asarray(truth, dtype=float)
 
-    def _quantiles(self, tail: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lowest lower and highest upper quantile of all posteriors, two arrays (p,)."""
-        draws = self.samples.values()
-        low = [np.quantile(x, tail, axis=0, method="lower") for x in draws]
-        high = [np.quantile(x, 1 - tail, axis=0, method="higher") for x in draws]
-        return np.min(low, axis=0), np.max(high, axis=0)
+    def _given_limits(self) -> list[tuple[float, float] | None]:
+        """Return the limits that the user gave, or None, for each parameter."""
+        limits = {} if self.limits is None else self.limits
+        if not isinstance(limits, Mapping):
+            if len(limits) != len(self.names):
+                raise ValueError(
+                    f"limits must hold a pair (low, high) for each of {list(self.names)}; got "
+                    f"{len(limits)} of them."
+                )
+            limits = dict(zip(self.names, limits, strict=True))
+        if unknown := sorted(set(limits) - set(self.names)):
+            raise ValueError(f"limits are for {unknown}; the parameters are {list(self.names)}.")
+        return [_check_limits(name, limits.get(name)) for name in self.names]
 
-    def _log_scaled(self) -> NDArray[np.bool_]:
-        """Which parameters are positive and span more than two decades, (p,)."""
-        low, high = self._quantiles(0.005)
-        lowest = np.min([draws.min(axis=0) for draws in self.samples.values()], axis=0)
-        positive = (lowest > 0) & ~(self._truth_or_nan() <= 0)
-        return positive & (high > 100 * low)
+    def _columns(self, j: int) -> list[NDArray[np.float64]]:
+        """Return the draws of a parameter, of each posterior."""
+        return [draws[:, j] for draws in self.samples.values()]
 
-    def _ranges(self, log_scaled: NDArray[np.bool_]) -> list[tuple[float, float]]:
-        """Return axis limits within which nearly all draws and the truth lie."""
-        low, high = self._quantiles(0.001)
-        constant = _nearly_equal(low, high)
-        half_width = np.where(constant, np.where(low == 0, 0.5, 0.5 * np.abs(low)), 0)
-        low, high = low - half_width, high + half_width
+    def _is_log_scaled(self, j: int, limits: tuple[float, float] | None) -> bool:
+        """Whether a parameter is never negative and spans more than two decades."""
+        columns = self._columns(j)
+        if min(x.min() for x in columns) < 0 or self._truth_or_nan()[j] <= 0:
+            return False
+        if limits is not None:
+            return limits[0] > 0 and limits[1] > _MIN_LOG_RATIO * limits[0]
+        positive = _positive(columns)
+        if not positive:
+            return False
+        low, high = _outer_quantiles(positive, 0.005)
+        return bool(high > _MIN_LOG_RATIO * low)
+
+    def _fitting_limits(self, j: int, log: bool) -> tuple[float, float]:
+        """Return limits within which nearly all draws and the truth lie."""
+        columns = self._columns(j)
+        low, high = _outer_quantiles(_positive(columns) if log else columns, 0.001)
+        shown = [self._truth_or_nan()[j], *self._constant_draws()[:, j]]
+        if log:
+            ratio = high**0.05 / low**0.05  # a margin of 5 % of the decades
+            positive = [x for x in shown if x > _TINY]
+            return (
+                max(_TINY, min([low, *(x / ratio for x in positive)])),
+                min(_HUGE, max([high, *(x * ratio for x in positive)])),
+            )
+        if _nearly_equal(low, high):
+            half_width = 0.5 * abs(low) if abs(low) > _TINY else 0.5
+            low, high = low - half_width, high + half_width
         margin = 0.05 * (high - low)
-        positive_low, positive_high = (np.where(log_scaled, x, 1) for x in (low, high))
-        ratio = positive_high**0.05 / positive_low**0.05  # a margin of 5 % of the decades
-        for values in (self._truth_or_nan(), *self._constant_draws()):
-            low = np.fmin(low, np.where(log_scaled, values / ratio, values - margin))
-            high = np.fmax(high, np.where(log_scaled, values * ratio, values + margin))
-        return list(zip(low.tolist(), high.tolist(), strict=True))
+        for value in shown:
+            low, high = np.fmin(low, value - margin), np.fmax(high, value + margin)
+        return float(low), float(high)
 
-    def _constant_draws(self) -> list[NDArray[np.float64]]:
-        """Return each posterior's draws of the parameters that do not vary, or NaN, (p,)."""
-        return [
-            np.where(_nearly_equal(draws.min(axis=0), draws.max(axis=0)), draws[0], np.nan)
-            for draws in self.samples.values()
-        ]
+    def _shown_draws(
+        self, limits: Sequence[tuple[float, float]], log_scaled: Sequence[bool]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return the draws, zeros at the lower end of logarithmic axes; refuse to show nothing."""
+        low, high = np.transpose(limits)
+        shown = {}
+        for label, draws in self.samples.items():
+            zero = (draws >= 0) & (draws <= _TINY) & log_scaled
+            shown[label] = np.where(zero, low * (1 + 1e-9), draws)
+            inside = ((low <= shown[label]) & (shown[label] <= high)).astype(np.float64)
+            n_inside = inside.T @ inside  # of pairs of parameters, and of each on the diagonal
+            empty = [np.flatnonzero(n_inside.diagonal() == 0), *np.argwhere(n_inside == 0)]
+            if len(empty) > 1:
+                which = empty[0] if len(empty[0]) else empty[1]
+                names = [self.names[j] for j in which]
+                raise ValueError(
+                    f"No draw of {label!r} lies within the limits of {names}. Its central 99 % "
+                    f"span {np.quantile(draws[:, which], [0.005, 0.995], axis=0).T.tolist()}."
+                )
+        return shown
+
+    def _constant_draws(self) -> NDArray[np.float64]:
+        """Return each posterior's draws of the parameters that do not vary, or NaN, (k, p)."""
+        return np.stack(
+            [
+                np.where(_nearly_equal(draws.min(axis=0), draws.max(axis=0)), draws[0], np.nan)
+                for draws in self.samples.values()
+            ]
+        )
 
     def _scale_histograms(self) -> None:
         """Make room for the highest bar; the single bar of constant draws may be cut off."""
@@ -265,9 +347,54 @@ def _check_posteriors(posteriors: dict[str, NDArray[np.float64]]) -> int:
                 f"A corner plot needs more than {p} draws, all finite; {label!r} has "
                 f"{len(draws)}, of which {np.isfinite(draws).all(axis=1).sum()} finite."
             )
+        if np.abs(draws).max() > _HUGE:
+            raise ValueError(
+                f"Axes show numbers up to {_HUGE:.0e} in size; draws of {label!r} reach "
+                f"{np.abs(draws).max():.2e}. Draw their logarithm."
+            )
     return p
+
+
+def _find_parameters(names: Sequence[str], parameters: Sequence[str | int] | None) -> list[int]:
+    """Return the numbers of the parameters to show."""
+    if parameters is None:
+        return list(range(len(names)))
+    if isinstance(parameters, str | int):
+        parameters = [parameters]
+    known = {name: j for j, name in enumerate(names)} | {j: j for j in range(len(names))}
+    unknown = [parameter for parameter in parameters if parameter not in known]
+    if unknown or not len(parameters):
+        raise ValueError(
+            f"parameters must be some of {list(names)}, or of their numbers from 0; got "
+            f"{list(parameters)}."
+        )
+    return [known[parameter] for parameter in parameters]
+
+
+def _check_limits(name: str, limits: Any) -> tuple[float, float] | None:
+    """Return limits as two floats that increase."""
+    if limits is None:
+        return None
+    ends = np.asarray(limits, dtype=np.float64)
+    if ends.shape != (2,) or not (np.abs(ends) <= _HUGE).all() or ends[0] >= ends[1]:
+        raise ValueError(f"limits of {name!r} must be (low, high), low < high; got {limits}.")
+    return float(ends[0]), float(ends[1])
+
+
+def _positive(columns: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """Return the positive numbers of every column that has any."""
+    positive = [x[x > _TINY] for x in columns]
+    return [x for x in positive if len(x)]
+
+
+def _outer_quantiles(columns: Sequence[NDArray[np.float64]], tail: float) -> tuple[float, float]:
+    """Return the lowest lower and the highest upper quantile of all columns."""
+    low = min(np.quantile(x, tail, method="lower") for x in columns)
+    high = max(np.quantile(x, 1 - tail, method="higher") for x in columns)
+    return float(low), float(high)
 
 
 def _nearly_equal(low: ArrayLike, high: ArrayLike) -> Any:
     """Whether numbers are equal but for rounding, so that no axis can resolve them."""
-    return np.subtract(high, low) <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
+    size = np.maximum(np.abs(low), np.abs(high))
+    return (np.subtract(high, low) <= 1e-12 * size) | (size < _TINY)

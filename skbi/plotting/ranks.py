@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skbi.calibration.ranks import binomial_band, ecdf_band, rank_grid, sbc_ranks
-from skbi.calibration.runs import estimator_ranks
+from skbi.calibration.runs import estimator_ranks, fitted_estimator
 from skbi.plotting.axes import BAND_STYLE, as_axes, coloured_columns, parameter_names
 from skbi.randomness import RandomState
 
@@ -21,9 +22,10 @@ _MAX_BINS = 20
 class RankDisplay:
     """Ranks of the truths among posterior draws: histogram and empirical distribution function.
 
-    Of the empirical distribution function (ECDF), the difference from the uniform one is drawn.
-    Both panels have a band in which the ranks of a calibrated posterior lie. In the histogram, each
-    bar lies within the band with the given confidence; of the ECDF, the whole curve does.
+    Every parameter has a histogram of its own. Of the empirical distribution function (ECDF), the
+    difference from the uniform one is drawn, of all parameters in one panel. All panels have a band
+    in which the ranks of a calibrated posterior lie. In a histogram, each bar lies within the band
+    with the given confidence; of the ECDF, the whole curve does.
 
     Parameters
     ----------
@@ -99,6 +101,7 @@ class RankDisplay:
         RankDisplay
         """
         options = {"n_samples": n_samples, "n_jobs": n_jobs, "random_state": random_state}
+        estimator = fitted_estimator(estimator)
         ranks = estimator_ranks(estimator, theta, X, **options)
         names = parameter_names(ranks.shape[1], names, estimator)
         return cls(ranks, n_samples, names=names, confidence=confidence).plot(ax, kind=kind)
@@ -146,30 +149,32 @@ class RankDisplay:
 
         Parameters
         ----------
-        ax : Axes, or two of them for both kinds, optional
-            By default those of a new figure.
+        ax : Axes, or several of them, optional
+            One for each histogram, and then one for the ECDF; by default those of a new figure.
         kind : {"both", "histogram", "ecdf"}, default="both"
-            Which panels to draw.
+            Which panels to draw: p histograms, the ECDF, or p + 1 panels.
 
         Returns
         -------
         self
         """
+        histograms = [partial(self._plot_histogram, j) for j in range(len(self.names))]
         panels = {
-            "histogram": [self._plot_histogram],
+            "histogram": histograms,
             "ecdf": [self._plot_ecdf],
-            "both": [self._plot_histogram, self._plot_ecdf],
+            "both": [*histograms, self._plot_ecdf],
         }
         if kind not in panels:
             raise ValueError(f"kind must be one of {sorted(panels)}; got {kind!r}.")
         axes = as_axes(ax, len(panels[kind]))
         for axis, plot_panel in zip(axes, panels[kind], strict=True):
             plot_panel(axis)
-        axes[-1].legend(frameon=False)
-        self.ax_, self.figure_ = (axes if kind == "both" else axes[0]), axes[0].figure
+        if kind != "histogram":
+            axes[-1].legend(frameon=False)
+        self.ax_, self.figure_ = (axes if len(axes) > 1 else axes[0]), axes[0].figure
         return self
 
-    def _plot_histogram(self, ax: Any) -> None:
+    def _plot_histogram(self, j: int, ax: Any) -> None:
         """Draw runs per bin, scaled as if all bins held equally many ranks (they may not)."""
         n, n_bins = len(self.ranks), min(_MAX_BINS, self.n_samples + 1)
         edges = np.linspace(-0.5, self.n_samples + 0.5, n_bins + 1)
@@ -179,10 +184,11 @@ class RankDisplay:
         lower, upper = np.append(lower, lower[-1]), np.append(upper, upper[-1])
         ax.fill_between(edges, lower, upper, step="post", **BAND_STYLE)
         ax.axhline(n / n_bins, color="0.4", lw=0.8)
-        for colour, name, column in coloured_columns(self.names, self.ranks):
-            counts = np.histogram(column, edges)[0] / share / n_bins
-            ax.stairs(counts, edges, baseline=None, color=colour, lw=1.3, label=name)
+        colour, name, column = list(coloured_columns(self.names, self.ranks))[j]
+        counts = np.histogram(column, edges)[0] / share / n_bins
+        ax.stairs(counts, edges, baseline=None, color=colour, lw=1.3, label=name)
         ax.set(xlabel="rank of the truth among the draws", ylabel="runs", ylim=(0, None))
+        ax.set_title(name)
 
     def _plot_ecdf(self, ax: Any) -> None:
         grid, levels = rank_grid(self.n_samples)

@@ -10,6 +10,7 @@ from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, pack, to_tensor
 from skbi.preprocessing.projection import Projection
 from skbi.preprocessing.stabiliser import Stabiliser
+from skbi.preprocessing.tailed import TailCoordinates
 
 __all__ = [
     "Basis",
@@ -24,6 +25,7 @@ __all__ = [
     "ParameterMap",
     "Projection",
     "Stabiliser",
+    "TailCoordinates",
     "pack",
     "to_tensor",
 ]

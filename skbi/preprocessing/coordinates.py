@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from skbi.preprocessing.scales import mean_and_sd
+from skbi.preprocessing.tailed import TailCoordinates
 from skbi.priors import Prior, from_normal, off_bounds, to_normal
 
 __all__ = ["SD_OF_UNIFORM", "FlatCoordinates", "ParameterMap", "has_flat_prior"]
@@ -40,7 +41,8 @@ class ParameterMap:
     3. The coordinates are standardised: their mean over the training parameters is subtracted, and
        the result is divided by their standard deviation.
 
-    Without a prior, theta itself is standardised. The log determinant of the first step is
+    Without a prior, theta itself is standardised, or, where its tails are heavy, its
+    `TailCoordinates`. With a prior, the log determinant of the first step is
     log p(theta) - log N(g; 0, I), where p is the prior's density. Those of the other steps have
     closed forms.
 
@@ -57,6 +59,8 @@ class ParameterMap:
         Which parameters have `FlatCoordinates`.
     edge : float
         Absolute Gaussian coordinate of a theta on a bound of the prior.
+    tails : TailCoordinates or None
+        Of parameters with heavy tails and no prior.
 
     Examples
     --------
@@ -79,6 +83,7 @@ class ParameterMap:
     scale: NDArray[np.float64]
     flat: NDArray[np.bool_]
     edge: float
+    tails: TailCoordinates | None = None
 
     @classmethod
     def fit(
@@ -101,8 +106,9 @@ class ParameterMap:
         """
         edge = float(-ndtri(0.5 / len(theta)))  # about the largest |g| of n draws
         if prior is None:
-            _, mean, scale = mean_and_sd(theta)
-            return cls(prior, mean, scale, np.zeros(theta.shape[1], bool), edge)
+            tails = TailCoordinates.fit(theta)
+            _, mean, scale = mean_and_sd(theta if tails is None else tails.forward(theta)[0])
+            return cls(prior, mean, scale, np.zeros(theta.shape[1], bool), edge, tails)
         g = off_bounds(prior, to_normal(prior, theta), edge)
         flat = has_flat_prior(prior) if flat_coordinates else np.zeros(g.shape[1], bool)
         g[:, flat] = FlatCoordinates.forward(g[:, flat])[0]
@@ -113,10 +119,16 @@ class ParameterMap:
         return (coordinates - self.mean) / self.scale
 
     def forward(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """Return z (n, p) and log |det dz/dtheta| (n,), which is -inf outside the support."""
+        """Return z (n, p) and log |det dz/dtheta| (n,), which is -inf outside the support.
+
+        Without a prior, that is where `TailCoordinates` have no logarithm.
+        """
         log_det = np.full(len(theta), -np.log(self.scale).sum())
         if self.prior is None:
-            return self.scaled(theta), log_det
+            if self.tails is None:
+                return self.scaled(theta), log_det
+            y, log_slope = self.tails.forward(theta)
+            return self.scaled(y), log_det + log_slope.sum(axis=1)
         log_prior = np.asarray(self.prior.log_prob(theta), dtype=np.float64)
         inside = np.isfinite(log_prior)
         g = np.zeros(theta.shape)
@@ -126,10 +138,12 @@ class ParameterMap:
         return self.scaled(g), log_det + log_prior - log_normal + log_slope.sum(axis=1)
 
     def inverse(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return theta (n, p), inside the prior's support, for any z (n, p)."""
+        """Return theta (n, p), where `forward` has a finite determinant, for any z (n, p)."""
         g = self.mean + self.scale * z
         g[:, self.flat] = FlatCoordinates.inverse(g[:, self.flat])
-        return g if self.prior is None else from_normal(self.prior, g)
+        if self.prior is not None:
+            return from_normal(self.prior, g)
+        return g if self.tails is None else self.tails.inverse(g)
 
     def regressors(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return theta as w (n, p), of unit scale, which suits a regression on theta.
@@ -138,7 +152,7 @@ class ParameterMap:
         theta, up to the bounds; elsewhere it is the Gaussian coordinate. Without a prior w is z.
         """
         if self.prior is None:
-            return self.scaled(theta)
+            return self.forward(theta)[0]
         w = off_bounds(self.prior, to_normal(self.prior, theta), self.edge)
         w[:, self.flat] = (ndtr(w[:, self.flat]) - 0.5) / SD_OF_UNIFORM
         return w

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from skbi.preprocessing.packed import Packed
+from skbi.preprocessing.packed import Packed, to_tensor
 from skbi.preprocessing.scales import mean_and_sd
 from skbi.preprocessing.tails import find_asinh_columns, find_log_columns, subsample
 
@@ -38,7 +40,8 @@ class FeatureMap:
     and logarithmic far away. With ``log``, a heavy-tailed column that is positive in all of
     training is replaced by its logarithm, and values that are not positive are read as the smallest
     training value. The map then still has an inverse and a determinant, which a density over X
-    needs.
+    needs. Counts c, which are given noise of width w (``noise_width``), are replaced by log(c + w),
+    so that zero has a logarithm, and one that the noise changes little.
 
     **Masks.** With ``mask``, a missing entry (NaN) becomes 0, the mean of a standardised column.
     One more column for each feature tells the network where entries are missing (1) or not (0).
@@ -56,8 +59,10 @@ class FeatureMap:
     asinh_centre, asinh_scale : ndarray, shape (n_asinh,)
         Centre and scale of these transformations, in X's units.
     log_floor : ndarray, shape (d,)
-        The smallest training value of a feature that is replaced by its logarithm; 0 for the
-        others.
+        The smallest training value, plus ``noise_width``, of a feature that is replaced by its
+        logarithm; 0 for the others.
+    noise_width : ndarray, shape (d,)
+        Of the noise that features come with.
 
     Examples
     --------
@@ -82,6 +87,7 @@ class FeatureMap:
     asinh_centre: NDArray[np.float64]
     asinh_scale: NDArray[np.float64]
     log_floor: NDArray[np.float64]
+    noise_width: NDArray[np.float64]
 
     @classmethod
     def fit(
@@ -90,7 +96,8 @@ class FeatureMap:
         mask: bool,
         *,
         asinh: bool = False,
-        log: bool | NDArray[np.bool_] = False,
+        log: bool = False,
+        noise_width: float | NDArray[np.float64] = 0.0,
     ) -> Self:
         """Learn the map from the entries of the training points that are not missing.
 
@@ -103,8 +110,10 @@ class FeatureMap:
         asinh : bool, default=False
             Whether heavy-tailed columns are given a second time, asinh-transformed. Tails of sets
             are those within a set.
-        log : bool or ndarray of bool, shape (d,), default=False
-            Which columns may be replaced by their logarithm, if they are positive and heavy-tailed.
+        log : bool, default=False
+            Whether columns that are positive and heavy-tailed are replaced by their logarithm.
+        noise_width : float or ndarray, shape (d,), default=0
+            Of noise, centred on zero, that columns come with.
 
         Returns
         -------
@@ -113,15 +122,17 @@ class FeatureMap:
         constant, mean, scale = mean_and_sd(X.points)
         scale = np.where(constant, 1.0, scale)
         sample = subsample(X)
-        log_floor = find_log_columns(X.points, sample.points, log & ~constant)
+        width = np.full(scale.shape, noise_width, dtype=np.float64)
+        log_floor = find_log_columns(X.points, sample.points, log & ~constant, width)
         logs = log_floor > 0
         if logs.any():
-            _, mean[logs], scale[logs] = mean_and_sd(np.log(sample.points[:, logs]))
+            shifted = sample.points[:, logs] + width[logs]
+            _, mean[logs], scale[logs] = mean_and_sd(np.log(shifted))
         asinh_columns, centre, asinh_scale = find_asinh_columns(sample, asinh & ~constant)
         if len(asinh_columns):
             transformed = np.arcsinh((sample.points[:, asinh_columns] - centre) / asinh_scale)
             mean, scale = np.hstack([[mean, scale], mean_and_sd(transformed)[1:]])
-        return cls(mean, scale, mask, asinh_columns, centre, asinh_scale, log_floor)
+        return cls(mean, scale, mask, asinh_columns, centre, asinh_scale, log_floor, width)
 
     @property
     def n_features(self) -> int:
@@ -140,14 +151,16 @@ class FeatureMap:
 
     def possible(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which points (N, d) are positive wherever their logarithm is taken, (N,)."""
-        return (points[:, self.log_columns] > 0).all(axis=1)
+        logs = self.log_columns
+        return (points[:, logs] + self.noise_width[logs] > 0).all(axis=1)
 
     def forward(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return x (N, width) of points (N, d)."""
         x, logs = points, self.log_columns
         if logs.any():
             x = points.astype(np.float64)  # a copy
-            x[:, logs] = np.log(np.where(x[:, logs] > 0, x[:, logs], self.log_floor[logs]))
+            shifted = x[:, logs] + self.noise_width[logs]
+            x[:, logs] = np.log(np.where(shifted > 0, shifted, self.log_floor[logs]))
         if len(self.asinh_columns):
             distance = x[:, self.asinh_columns] - self.asinh_centre
             x = np.hstack([x, np.arcsinh(distance / self.asinh_scale)])
@@ -168,8 +181,21 @@ class FeatureMap:
     def inverse(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return points (..., d) of x (..., d), for a map without asinh columns and mask."""
         points, logs = self.mean + self.scale * x, self.log_columns
-        points[..., logs] = np.exp(np.minimum(points[..., logs], _MAX_LOG))
+        points[..., logs] = np.exp(np.minimum(points[..., logs], _MAX_LOG)) - self.noise_width[logs]
         return points
+
+    def add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Add noise (N, d), in units of ``noise_width``, to x (N, d).
+
+        The map is one without asinh columns and mask.
+        """
+        mean, scale, width = (to_tensor(a, x) for a in (self.mean, self.scale, self.noise_width))
+        added = x + noise * (width / scale)
+        if not (self.log_columns & (self.noise_width > 0)).any():
+            return added
+        logs = torch.as_tensor(self.log_columns, device=x.device)
+        size = (mean + scale * x).exp()
+        return torch.where(logs, ((size + noise * width).log() - mean) / scale, added)
 
     def volume(self) -> tuple[float, NDArray[np.float64]]:
         """Return c and s (d,) of log |det dX/dx| = c + x @ s."""

@@ -51,7 +51,7 @@ class Frame:
         """Return the frame of a mean (n, p) and a precision matrix (n, p, p)."""
         return cls(centre, np.swapaxes(np.linalg.cholesky(precision), 1, 2))
 
-    def __getitem__(self, rows: slice) -> Frame:
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Frame:
         return Frame(self.centre[rows], self.root[rows])
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
 """The maps between the user's units and the networks': theta <-> z and X -> x.
 
 Networks learn best from numbers of order one that may take any value. Parameters become such
-numbers through their prior's distribution functions, observations through means, standard
-deviations and, for heavy tails, logarithms. A density in the user's units is
+numbers through their prior's distribution functions, observations (and parameters without a prior)
+through means, standard deviations and, for heavy tails, logarithms. A density in the user's units
+is
 
     log q(theta) = log q_z(z) + log |det dz/dtheta|,    log q(X) = log q_x(x) + log |det dx/dX|.
 """
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skbi.parallel import blocks
-from skbi.preprocessing.compression import MAX_FEATURES, Compression
+from skbi.preprocessing.batches import Batch, Indexer, MappedIndexer
+from skbi.preprocessing.compression import MAX_FEATURES, Compression, Directions
 from skbi.preprocessing.coordinates import ParameterMap
 from skbi.preprocessing.features import FeatureMap
 from skbi.preprocessing.location import Frame, join_frames
-from skbi.preprocessing.packed import Batch, Indexer, MappedIndexer, Packed, file_of
+from skbi.preprocessing.packed import Packed, file_of
 from skbi.preprocessing.projection import Projection
 from skbi.priors import Prior
 
@@ -32,6 +34,8 @@ _MAX_BYTES_IN_MEMORY = 2**28  # of a memory-mapped X; a larger one stays in its 
 _NUMBERS_READ = 2**24  # of X, compressed at a time
 _MIN_WIDTH = 16  # features from which on vectors are compressed
 _MIN_PROJECTED_WIDTH = 33  # features from which on a density describes directions only
+_N_EXAMINED = 1000  # pairs that tell whether narrower ones are:
+_MIN_INFORMATION = 4.0  # nats a parameter from which on; noise of half a per cent of the prior
 _MIN_COMPRESSED_PAIRS, _MAX_COMPRESSED_PAIRS = 2000, 10_000  # that a compression is fitted to
 _COMPRESSED_NUMBERS = 4 * 10**7  # of X that a compression is fitted to, about
 
@@ -74,7 +78,7 @@ class Maps:
         prior, theta, flat_coordinates
             As in `ParameterMap.fit`.
         X, mask, **tails
-            As in `FeatureMap.fit`, where ``tails`` are ``asinh`` and ``log``.
+            As in `FeatureMap.fit`, where ``tails`` are ``asinh``, ``log`` and ``noise_width``.
 
         Returns
         -------
@@ -90,7 +94,9 @@ class Maps:
         training: NDArray[np.int64],
         rng: np.random.Generator,
     ) -> Self:
-        """Return the maps with a compression of training pairs, if X is wide or masked.
+        """Return the maps with a compression of training pairs, if X is wide, masked or precise.
+
+        An emulator says where a precise X puts theta far more closely than a network learns to.
 
         Parameters
         ----------
@@ -105,11 +111,29 @@ class Maps:
         -------
         Maps
         """
-        if X.sizes is not None or self.X.n_features < (1 if self.X.mask else _MIN_WIDTH):
+        if X.sizes is not None:
+            return self
+        narrow = self.X.n_features < _MIN_WIDTH and not self.X.mask
+        if narrow and not self._are_precise(theta, X, training, rng):
             return self
         pairs = training[: self._n_compressed]
         compression = Compression.fit(self.theta, self.X, theta[pairs], X.take(pairs).points, rng)
         return replace(self, compression=compression)
+
+    def _are_precise(
+        self,
+        theta: NDArray[np.float64],
+        X: Packed,
+        training: NDArray[np.int64],
+        rng: np.random.Generator,
+    ) -> bool:
+        """Tell whether a regression of X on theta says that X tells very much of theta."""
+        pairs = training[:_N_EXAMINED]
+        if len(pairs) < _N_EXAMINED:
+            return False
+        w, x = self.theta.regressors(theta[pairs]), self.X.forward(X.take(pairs).points)
+        directions = Directions.fit(w, x[:, : self.X.n_features], w.shape[1], rng)
+        return directions.information > _MIN_INFORMATION * w.shape[1]
 
     def with_projection(
         self, theta: NDArray[np.float64], points: NDArray[np.float64], rng: np.random.Generator

@@ -10,7 +10,7 @@ Padding is dropped here and never seen again, so that a ragged batch costs what 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _get_feature_names
 from torch import Tensor
 
+from skbi.preprocessing.batches import Batch
+from skbi.preprocessing.shapes import describe_uneven_rows
+
 __all__ = [
-    "Batch",
-    "Indexer",
-    "MappedIndexer",
     "Packed",
     "as_batch",
     "as_table",
@@ -130,102 +130,6 @@ def _copy_rows(
     return copied
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Packed observations as tensors: what networks read.
-
-    Attributes
-    ----------
-    points : Tensor, shape (N, width)
-        As in `Packed`, in the networks' units.
-    sizes : Tensor of int, shape (n,), or None
-        Number of points of each set; None for vectors.
-    totals : Tensor of int, shape (n,), or None
-        Sizes of the whole sets, if ``points`` are a random part of each set.
-    """
-
-    points: Tensor
-    sizes: Tensor | None = None
-    totals: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.points) if self.sizes is None else len(self.sizes)
-
-
-class Indexer:
-    """Takes minibatches by index from a `Batch` in memory: whole sets, or a random part of each.
-
-    The points of every set are shuffled once. A random part of a set is then a run of consecutive
-    points that begins at a random point, and that goes on from the last point of the set to the
-    first.
-
-    Parameters
-    ----------
-    batch : Batch
-        All observations.
-    rng : Generator
-        Shuffles the points and chooses the parts.
-
-    Examples
-    --------
-    >>> batch = Batch(torch.arange(6.0).unsqueeze(1), torch.tensor([4, 2]))
-    >>> indexer = Indexer(batch, np.random.default_rng(0))
-    >>> part = indexer.take(torch.tensor([0, 1]), fraction=0.5)
-    >>> part.sizes, part.totals
-    (tensor([2, 1]), tensor([4, 2]))
-    """
-
-    def __init__(self, batch: Batch, rng: np.random.Generator) -> None:
-        self.batch, self.rng = batch, rng
-        if batch.sizes is not None:
-            owner = np.repeat(np.arange(len(batch)), batch.sizes.cpu())
-            order = np.lexsort((rng.random(len(owner)), owner))
-            points = batch.points[torch.as_tensor(order, device=batch.points.device)]
-            self.batch = Batch(points, batch.sizes)
-            self.starts = batch.sizes.cumsum(0) - batch.sizes
-
-    def take(self, rows: Tensor, fraction: float = 1.0) -> Batch:
-        """Return the observations ``rows``; of every set a random ``fraction`` of its points.
-
-        The number of points of a set is rounded up.
-        """
-        points, totals = self.batch.points, self.batch.sizes
-        if totals is None:
-            return Batch(points[rows])
-        totals = totals[rows]
-        sizes = (totals.float() * fraction).ceil().long()
-        first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        offset = torch.arange(int(sizes.sum()), device=points.device) - first
-        if fraction < 1:
-            start = int(self.rng.integers(2**31))
-            offset = (offset + start) % totals.repeat_interleave(sizes)
-        return Batch(points[self.starts[rows].repeat_interleave(sizes) + offset], sizes, totals)
-
-
-class MappedIndexer:
-    """Takes minibatches by index, as `Indexer` does, from a file that stays out of memory.
-
-    Parameters
-    ----------
-    X : Packed
-        All observations, with points in a memory-mapped file.
-    to_batch : callable
-        Turns some observations (a `Packed`) into a `Batch`.
-    rng : Generator
-        Chooses the parts of sets.
-    """
-
-    def __init__(
-        self, X: Packed, to_batch: Callable[[Packed], Batch], rng: np.random.Generator
-    ) -> None:
-        self.X, self.to_batch, self.rng = X, to_batch, rng
-
-    def take(self, rows: Tensor, fraction: float = 1.0) -> Batch:
-        """Read the observations ``rows``; of every set a random ``fraction`` of its points."""
-        batch = self.to_batch(self.X.take(rows.cpu().numpy()))
-        return Indexer(batch, self.rng).take(torch.arange(len(batch), device=rows.device), fraction)
-
-
 def pack(X: Any, *, missing: str = "error", name: str = "X") -> Packed:
     """Pack a batch of observations.
 
@@ -311,7 +215,9 @@ def _as_floats(values: Any, name: str) -> NDArray[np.float64]:
             return array
         return np.asarray(array, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} must be an array of real numbers; {error}.") from error
+        uneven = describe_uneven_rows(values, of_observations=name != "theta")
+        reason = uneven or f"{error}."
+        raise type(error)(f"{name} must be an array of real numbers; {reason}") from error
 
 
 def _check_has_columns(array: NDArray[np.float64], name: str) -> None:
@@ -327,7 +233,8 @@ def _pack_sets(sets: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Pac
     if len(sets) and (len(widths) != 1 or sets[0].ndim != 2):
         raise ValueError(
             "Every set must be an array (S_i, d) with the same d; got shapes "
-            f"{[x.shape for x in sets[:5]]}... A set of numbers is an array (S_i, 1)."
+            f"{[x.shape for x in sets[:5]]}... A set of numbers is an array (S_i, 1); "
+            "vectors (d,) of one length are one array, np.stack(X)."
         )
     if isinstance(sets, np.ndarray):
         points = sets.reshape(-1, sets.shape[2])
@@ -372,8 +279,8 @@ def _check_finite(packed: Packed, missing: str, name: str) -> None:
         )
     raise ValueError(
         f"{name} has missing values (NaN) in rows {np.unique(rows)[:5].tolist()}, first in column "
-        f"{columns[0]}. Impute them, drop the rows knowing why they are missing, or use "
-        "missing='mask' to let the network know which entries are missing."
+        f"{columns[0]}. Impute them, drop the rows knowing why they are missing, or use NPE with "
+        "missing='mask' to learn from incomplete ones. Failed ones NLE takes by failures='learn'."
     )
 
 
@@ -412,7 +319,9 @@ def as_batch(X: Any, n_axes: int) -> tuple[Any, bool]:
     )
 
 
-def as_table(values: Any, name: str) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
+def as_table(
+    values: Any, name: str, p: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
     """Return a 2-D float64 array and, for a DataFrame, its column names.
 
     Parameters
@@ -421,6 +330,8 @@ def as_table(values: Any, name: str) -> tuple[NDArray[np.float64], NDArray[Any] 
         Parameters, usually.
     name : str
         What errors call the values.
+    p : int, optional
+        How many columns are expected, by which errors recognise a single row.
 
     Returns
     -------
@@ -436,7 +347,9 @@ def as_table(values: Any, name: str) -> tuple[NDArray[np.float64], NDArray[Any] 
     """
     table = _as_floats(values, name)
     if table.ndim != 2:
-        hint = " Use reshape(-1, 1) for a single column." if table.ndim == 1 else ""
+        single_row = p is not None and table.shape == (p,) != (1,)
+        shape, what = ("(1, -1)", "row") if single_row else ("(-1, 1)", "column")
+        hint = f" Use reshape{shape} for a single {what}." if table.ndim == 1 else ""
         hint += " Are theta and X swapped? It is fit(theta, X)." if table.ndim == 3 else ""
         raise ValueError(f"{name} must have shape (n, p); got shape {table.shape}.{hint}")
     _check_has_columns(table, name)

@@ -22,13 +22,20 @@ from scipy.stats import probplot
 
 from skbi.preprocessing.packed import Packed, chunks
 
-__all__ = ["find_asinh_columns", "find_log_columns", "subsample"]
+__all__ = [
+    "MIN_CORRELATION_GAIN",
+    "find_asinh_columns",
+    "find_log_columns",
+    "heavy_tailed",
+    "normality",
+    "subsample",
+]
 
 _MAX_POINTS = 2000  # points whose tails are examined
 _MAX_SETS = 100  # sets that these points are taken from
 _MIN_SD_RATIO = 1.3  # of a heavy-tailed column: its sd, relative to that of a normal distribution
 _IQR_OF_NORMAL = 1.349  # interquartile range of the standard normal distribution
-_MIN_CORRELATION_GAIN = 0.01  # of a transformed column, in its correlation with normal quantiles
+MIN_CORRELATION_GAIN = 0.01  # of a transformed column, in its correlation with normal quantiles
 _MIN_ASINH_SCALE = 1e-100  # relative to a column's largest absolute value
 
 
@@ -57,9 +64,12 @@ def subsample(X: Packed) -> Packed:
 
 
 def find_log_columns(
-    points: NDArray[np.float64], sample: NDArray[np.float64], allowed: NDArray[np.bool_]
+    points: NDArray[np.float64],
+    sample: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    width: NDArray[np.float64] | float = 0.0,
 ) -> NDArray[np.float64]:
-    """Find the heavy-tailed, positive columns that their logarithm makes more normal.
+    """Find the heavy-tailed, positive columns that log(x + width) makes more normal.
 
     Parameters
     ----------
@@ -69,22 +79,26 @@ def find_log_columns(
         The points of `subsample`.
     allowed : ndarray of bool, shape (d,)
         Columns that may be replaced by their logarithm.
+    width : float or ndarray, shape (d,), default=0
+        Of noise that the columns come with: columns that have some may be zero.
 
     Returns
     -------
     ndarray, shape (d,)
-        The smallest training value of the columns that were found, 0 for the others.
+        The smallest training value, plus the width, of the columns that were found; 0 for others.
     """
-    chosen = allowed & (sample > 0).all(axis=0)
-    chosen &= _heavy_tailed(sample) if chosen.any() else False
+    width = np.broadcast_to(width, allowed.shape)
+    chosen = allowed & (np.where(width > 0, sample >= 0, sample > 0)).all(axis=0)
+    chosen &= heavy_tailed(sample) if chosen.any() else False
     for j in np.flatnonzero(chosen):
         x = sample[:, j]
-        gain = _normality(np.log(x)) - _normality(_to_unit_size(x)[0])
-        chosen[j] = gain > _MIN_CORRELATION_GAIN
+        gain = normality(np.log(x + width[j])) - normality(_to_unit_size(x)[0])
+        chosen[j] = gain > MIN_CORRELATION_GAIN
     if not chosen.any():
         return np.zeros(len(chosen))
     smallest = np.min([part.min(axis=0) for part in chunks(points)], axis=0)
-    return np.where(chosen & (smallest > 0), smallest, 0.0)
+    chosen &= np.where(width > 0, smallest >= 0, smallest > 0)
+    return np.where(chosen, smallest + width, 0.0)
 
 
 def find_asinh_columns(
@@ -106,19 +120,21 @@ def find_asinh_columns(
     centre, scale : ndarray, shape (n_columns,)
         Of each of these columns, in its own units.
     """
-    heavy = allowed & _heavy_tailed(_standardise_within_sets(sample)) if allowed.any() else allowed
+    heavy = allowed & heavy_tailed(_standardise_within_sets(sample)) if allowed.any() else allowed
     chosen = {j: _choose_asinh(sample.points[:, j]) for j in np.flatnonzero(heavy)}
     chosen = {j: transform for j, transform in chosen.items() if transform is not None}
     centre, scale = np.array([*chosen.values()]).reshape(-1, 2).T
     return np.array([*chosen], dtype=int), centre, scale
 
 
-def _heavy_tailed(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+def heavy_tailed(
+    points: NDArray[np.float64], min_sd_ratio: float = _MIN_SD_RATIO
+) -> NDArray[np.bool_]:
     """Tell which columns of points (N, d) have a much larger sd than their quartiles suggest."""
     columns = [_to_unit_size(column)[0] for column in points.T]
     quartiles = np.array([np.quantile(x, [0.25, 0.75]) for x in columns])
     normal_sd = np.diff(quartiles)[:, 0] / _IQR_OF_NORMAL
-    return np.array([x.std() for x in columns]) > _MIN_SD_RATIO * normal_sd
+    return np.array([x.std() for x in columns]) > min_sd_ratio * normal_sd
 
 
 def _standardise_within_sets(X: Packed) -> NDArray[np.float64]:
@@ -148,14 +164,14 @@ def _choose_asinh(x: NDArray[np.float64]) -> tuple[float, float] | None:
     quantile of the distances from the centre.
     """
     x, median, size = _to_unit_size(x)
-    best, chosen = _normality(x) + _MIN_CORRELATION_GAIN, None
+    best, chosen = normality(x) + MIN_CORRELATION_GAIN, None
     for centre in (x[0], 0.0, x[-1]):
         distances = np.abs(x - centre)
         scales = np.quantile(distances[distances > 0], [0.01, 0.1, 0.5])
         for scale in scales.clip(min=_MIN_ASINH_SCALE):
-            normality = _normality(np.arcsinh((x - centre) / scale))
-            if normality > best:
-                best, chosen = normality, (median + size * centre, size * scale)
+            value = normality(np.arcsinh((x - centre) / scale))
+            if value > best:
+                best, chosen = value, (median + size * centre, size * scale)
     return chosen
 
 
@@ -173,6 +189,6 @@ def _to_unit_size(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, f
     return x / size - median, size * median, size
 
 
-def _normality(x: NDArray[np.float64]) -> float:
+def normality(x: NDArray[np.float64]) -> float:
     """Correlation of a column's sorted values with normal quantiles: 1 if they are normal."""
     return float(np.nan_to_num(probplot(x)[1][2]))

@@ -186,8 +186,9 @@ def _heavy_tail_message(k: float) -> str | None:
     """Return the message for weights whose tail is too heavy, or None."""
     if not k > _MAX_RELIABLE_K:
         return None
+    shown = math.ceil(100 * k) / 100  # never the limit itself
     return (
-        f"The proposal misses too much of the posterior to be reweighted (pareto_k = {k:.2f}, "
+        f"The proposal misses too much of the posterior to be reweighted (pareto_k = {shown:.2f}, "
         f"reliable up to {_MAX_RELIABLE_K}). Use sampler='smc', or train the proposal further."
     )
 
@@ -238,8 +239,8 @@ def systematic_resample(
     message = None
     if n_samples > ess:
         message = (
-            f"{n_samples} draws were requested, but the run holds only about {ess:.0f} independent "
-            f"draws, so that some draws repeat. {remedy}"
+            f"{n_samples} draws were requested, but the run holds only about {int(ess)} "
+            f"independent draws, so that some draws repeat. {remedy}"
         )
     return points[rng.permutation(chosen)], ess, message
 

@@ -7,7 +7,7 @@ ESS = n m / (1 + 2 sum_t rho_t), for m chains of n draws with the autocorrelatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 __all__ = ["Array", "LogLikelihood", "SamplerInfo", "effective_sample_size", "r_hat"]
 
+_MAX_SHOWN = 6  # numbers of an array that are printed one by one
+
 Array = NDArray[np.float64]
 LogLikelihood = Callable[[Array], Array]  # maps theta (m, p) to log L (m,)
 
 
 @dataclass(frozen=True)
 class SamplerInfo:
-    """What a sampler found besides the draws.
+    """What a sampler found besides the draws; print it to read it in a line.
 
     Attributes
     ----------
@@ -72,6 +74,29 @@ class SamplerInfo:
     pareto_k: float | None = None
     results: Any = None
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        described = [
+            f"{name}={_describe(value)}"
+            for name, value in known.items()
+            if not (value is None or (name == "warnings" and not value))
+        ]
+        return f"SamplerInfo({', '.join(described)})"
+
+
+def _describe(value: Any) -> str:
+    """Describe a number by four digits, a long array by its range, and an object by its type."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int | str | tuple):
+        return repr(value)
+    if not isinstance(value, np.ndarray):
+        return f"<{type(value).__name__}>"
+    if value.size <= _MAX_SHOWN:
+        return f"[{', '.join(f'{x:.4g}' for x in value.ravel())}]"
+    low, high = np.fmin.reduce(value.ravel()), np.fmax.reduce(value.ravel())
+    return f"<{value.size} from {low:.4g} to {high:.4g}>"
 
 
 def r_hat(draws: Array) -> float:

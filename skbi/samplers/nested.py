@@ -12,12 +12,16 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Self
 
 import dynesty
 import numpy as np
+from dynesty.results import print_fn
+from tqdm.auto import tqdm
 
+from skbi.parallel import progress_options
 from skbi.priors import Prior
 from skbi.samplers.importance import systematic_resample
 from skbi.samplers.info import Array, LogLikelihood, SamplerInfo
@@ -38,7 +42,7 @@ def nested(
     queue_size: int | None = None,
     checkpoint_file: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    verbose: int = 0,
+    verbose: int | str = "auto",
     **options: Any,
 ) -> tuple[Array, SamplerInfo]:
     """Sample the posterior and estimate the evidence by nested sampling.
@@ -68,8 +72,9 @@ def nested(
         Where to save the state of the run once a minute (every ``checkpoint_every`` seconds).
     resume : bool, default=False
         Continue from ``checkpoint_file`` if it exists. The file is a pickle: open only your own.
-    verbose : int, default=0
-        1 shows dynesty's progress.
+    verbose : int or "auto", default="auto"
+        1 shows dynesty's progress, 0 none; "auto" shows it on a terminal, of a run that takes more
+        than 5 seconds.
     **options
         For dynesty's sampler (``bound``, ``sample``, ``walks``...) and for its ``run_nested``
         (``dlogz``, ``maxcall``...).
@@ -125,7 +130,10 @@ def nested(
         if checkpoint_file is not None:
             run_options["checkpoint_file"] = os.fspath(checkpoint_file)
         if not (resume and _is_finished(sampler)):
-            sampler.run_nested(print_progress=verbose > 0, resume=resume, **run_options)
+            with tqdm(desc="nested", unit="point", **progress_options(verbose)) as bar:
+                show = {"print_progress": not bar.disable}
+                run_options = {"print_func": partial(print_fn, pbar=bar), **run_options}
+                sampler.run_nested(resume=resume, **show, **run_options)
     return _equally_weighted(sampler.results, n_samples, rng)
 
 

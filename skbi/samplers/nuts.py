@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from tqdm.auto import tqdm
 
+from skbi.parallel import progress_options
 from skbi.priors import Prior, from_normal
 from skbi.samplers.info import Array, SamplerInfo, effective_sample_size, r_hat
 from skbi.samplers.targets import (
@@ -51,7 +52,7 @@ def nuts(
     n_warmup: int = 60,
     target_accept: float = 0.8,
     max_depth: int = 8,
-    verbose: int = 0,
+    verbose: int | str = "auto",
 ) -> tuple[Array, SamplerInfo]:
     """Sample the posterior by the no-U-turn sampler.
 
@@ -78,8 +79,9 @@ def nuts(
         Mean acceptance statistic that the step size is adapted to.
     max_depth : int, default=8
         Number of doublings of a trajectory: it has at most 2^max_depth leapfrog steps.
-    verbose : int, default=0
-        1 shows a progress bar.
+    verbose : int or "auto", default="auto"
+        1 shows a progress bar, 0 none; "auto" shows one on a terminal, of a run that takes more
+        than 5 seconds.
 
     Returns
     -------
@@ -125,7 +127,8 @@ def nuts(
     covariance = shrunk_covariance(z, weights)
     chains = _HamiltonianChains(target, start, covariance, rng, target_accept, max_depth)
     n_draws = max(_MIN_DRAWS, math.ceil(n_samples / n_chains))
-    with tqdm(total=n_warmup + n_draws, desc="NUTS", unit="step", disable=verbose < 1) as bar:
+    options = {"desc": "NUTS", "unit": "step", **progress_options(verbose)}
+    with tqdm(total=n_warmup + n_draws, **options) as bar:
         draws = _warm_up(chains, n_warmup, bar)
         if stopped := _worst_r_hat(draws) > _SEPARATE_R_HAT:
             n_draws = len(draws)
@@ -265,10 +268,14 @@ def _convergence_message(r_hats: Array, ess: Array, limits: Array) -> str | None
     """Return the message for chains that have not converged, or None."""
     if not (r_hats > limits).any() and not np.nanmin(ess) < _MIN_ESS:
         return None
-    worst = int(np.nanargmax(r_hats / limits))
+    findings, worst, least = [], int(np.nanargmax(r_hats / limits)), np.nanmin(ess)
+    if r_hats[worst] > limits[worst]:  # rounded apart, so that the message never contradicts itself
+        found, limit = math.ceil(100 * r_hats[worst]) / 100, math.floor(100 * limits[worst]) / 100
+        findings.append(f"R-hat is up to {found:.2f} (should be below {limit:.2f})")
+    if least < _MIN_ESS:
+        sizes = f"{math.floor(least)} (should be {_MIN_ESS} or more)"
+        findings.append(f"the effective sample size is down to {sizes}")
     return (
-        f"The chains have not converged: R-hat is up to {r_hats[worst]:.2f} (should be below "
-        f"{limits[worst]:.2f}), and the effective sample size is down to {np.nanmin(ess):.0f} "
-        f"(should be {_MIN_ESS} or more). Raise n_warmup and n_samples; if the posterior has "
-        "separate modes, use sampler='smc'."
+        f"The chains have not converged: {', and '.join(findings)}. Raise n_warmup and n_samples; "
+        "if the posterior has separate modes, use sampler='smc'."
     )

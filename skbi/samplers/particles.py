@@ -301,8 +301,8 @@ class Particles:
         seen = f"their means still drift after {_MAX_SWEEPS} sweeps"
         if settled:
             seen = (
-                f"the effective sample size of {self.prior.names[worst]!r} is {ess[worst]:.0f} "
-                f"(should be {least:.0f} or more)"
+                f"the effective sample size of {self.prior.names[worst]!r} is {int(ess[worst])} "
+                f"(should be {math.ceil(least)} or more)"
             )
         return (
             f"The particles have not mixed: {seen}. Raise n_particles, now {self.n_chains}, or "

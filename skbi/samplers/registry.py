@@ -174,7 +174,7 @@ def sample_each(
     options: Mapping[str, Any],
     proposals: Sequence[Any] | None = None,
     n_jobs: int | None = None,
-    verbose: int = 0,
+    verbose: int | str = 0,
     number_files: bool = False,
 ) -> tuple[list[Array], list[SamplerInfo]]:
     """Sample the posterior of every observation; the result does not depend on ``n_jobs``.
@@ -195,7 +195,7 @@ def sample_each(
         One for each observation, if the sampler needs them.
     n_jobs : int or None, default=None
         Observations sampled in parallel, through joblib.
-    verbose : int, default=0
+    verbose : int or "auto", default=0
         1 shows the progress of samplers that have any.
     number_files : bool, default=False
         Whether ``checkpoint_file`` gets the number of the observation before its suffix.

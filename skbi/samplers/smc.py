@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from skbi.parallel import progress_options
 from skbi.priors import Prior
 from skbi.samplers.info import Array, LogLikelihood, SamplerInfo
 from skbi.samplers.particles import MIN_CHAINS, Particles, Request, Run
@@ -33,7 +34,7 @@ def smc(
     rng: np.random.Generator,
     *,
     n_particles: int | None = None,
-    verbose: int = 0,
+    verbose: int | str = "auto",
 ) -> tuple[Array, SamplerInfo]:
     """Sample the posterior and estimate the evidence by tempered sequential Monte Carlo.
 
@@ -58,8 +59,9 @@ def smc(
         Number of chains, which one call of the likelihood moves. By default a quarter of
         ``n_samples``, but from 512 to 2,048. Four times as many halve the error of the shares of
         separate modes, for up to four times the time.
-    verbose : int, default=0
-        1 shows a progress bar.
+    verbose : int or "auto", default="auto"
+        1 shows a progress bar, 0 none; "auto" shows one on a terminal, of a run that takes more
+        than 5 seconds.
 
     Returns
     -------
@@ -109,7 +111,7 @@ def smc_together(
     rngs: Sequence[np.random.Generator],
     *,
     n_particles: int | None = None,
-    verbose: int = 0,
+    verbose: int | str = "auto",
 ) -> tuple[list[Array], list[SamplerInfo]]:
     """Sample the posteriors of several observations; each result is the one that `smc` gives.
 
@@ -153,17 +155,19 @@ def _path(likelihood: Any) -> list[LogLikelihood]:
 
 
 def _run_together(
-    runs: Sequence[Run], n_at_once: int, verbose: int
+    runs: Sequence[Run], n_at_once: int, verbose: int | str
 ) -> list[tuple[Array, SamplerInfo]]:
     """Advance runs side by side, their requests answered together; return what each returns."""
     found: dict[int, tuple[Array, SamplerInfo]] = {}
     waiting: dict[int, Request] = {}
     queue = iter(enumerate(runs))
-    with tqdm(total=len(runs), desc="SMC", unit="posterior", disable=verbose < 1) as bar:
+    options = {"desc": "SMC", "unit": "posterior", "miniters": 0, **progress_options(verbose)}
+    with tqdm(total=len(runs), **options) as bar:
         while len(found) < len(runs):
             while len(waiting) < n_at_once and (new := next(queue, None)) is not None:
                 waiting[new[0]] = next(new[1])
-            bar.set_postfix_str(next(iter(waiting.values())).progress)
+            bar.set_postfix_str(next(iter(waiting.values())).progress, refresh=False)
+            bar.update(0)  # which shows it, once it is time
             answers = _evaluate(waiting.values())
             for i, answer in zip(list(waiting), answers, strict=True):
                 try:

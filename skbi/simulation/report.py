@@ -56,7 +56,7 @@ class SimulationReport:
     ...     prior, mean, 200, on_error="drop", random_state=0, return_report=True)
     >>> print(report)
     6 of 200 simulations failed (3.00%)
-    nan: 6, first at mu = -0.00445413, scale = 0.422628: 1 of 1 numbers are NaN
+    nan: 6, first at mu = -0.732267, scale = 0.912622: 1 of 1 numbers are NaN
     >>> report.depends_on
     []
     """
@@ -136,10 +136,12 @@ class SimulationReport:
         """
         if self.depends_on:
             return (
-                "Whether a simulation fails depends on theta. Without the failed simulations NPE "
-                "learns with another prior, which favours theta at which simulations seldom fail. "
-                "Mend the simulator, or narrow the prior to the region where it works.\n"
-                f"{self}"
+                "Whether a simulation fails depends on theta, and pairs without the failed "
+                "simulations are conditional on success. If real data could not have failed, NPE "
+                "learns the right posterior, while that of NLE lacks a factor P(success | theta). "
+                "If failing is a flaw of the simulator, NPE learns with another prior, which "
+                "favours theta at which simulations seldom fail: mend the simulator, or narrow the "
+                f"prior to the region where it works.\n{self}"
             )
         return str(self) if len(self.rows) and not is_returned else None
 

@@ -14,9 +14,18 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbi.priors import JointPrior
-from skbi.randomness import RandomState, as_generator
+from skbi.randomness import (
+    RandomState,
+    Seed,
+    as_generator,
+    global_generators_restored,
+    seed_words,
+)
+from skbi.simulation.checks import MAX_CALLS, check_block_simulator, check_length
+from skbi.simulation.observations import as_observation, stack_observations
+from skbi.simulation.seeding import call_each, call_seeded
 
-__all__ = ["DoubleMoonSimulator", "FunctionSimulator", "as_observation", "stack_observations"]
+__all__ = ["DoubleMoonSimulator", "FunctionSimulator"]
 
 
 class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
@@ -170,8 +179,10 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
     func : callable
         A function of one row of theta, shape (p,), which returns one observation (see Notes). If
         ``vectorized``, it is a function of many rows, shape (n, p), and returns n observations. If
-        it has an argument ``rng``, it is given a `numpy.random.Generator` for it. Results can be
-        repeated only if the function takes all its random numbers from that generator.
+        it has an argument ``rng``, it is given a `numpy.random.Generator` for it. The global
+        generators of Python's random, numpy and torch are seeded before every call, and put back
+        afterwards, so that functions which draw from them repeat their results as well. In threads
+        other than the main one they are left alone.
     vectorized : bool, default=False
         Whether ``func`` simulates all rows of an array at once.
     kwargs : dict or None, default=None
@@ -194,7 +205,9 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
     - a set (S, d) of any size S, or a DataFrame, which is a set with one row for each point,
     - a dict of numbers and arrays, which are joined to one vector.
 
-    Observations are float64, or float32 if the function returns float32.
+    Observations are float64, or float32 if the function returns float32. Arrays with more axes,
+    such as images with channels, are refused: return their summaries, or all their numbers as one
+    vector, ``x.ravel()``.
 
     Examples
     --------
@@ -250,8 +263,9 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
         self
         """
         theta = validate_data(self, theta, dtype=np.float64)
-        rng = self._generators(1)[0]
-        output = self._call(theta[:1] if self.vectorized else theta[0], rng)
+        first = theta[:1] if self.vectorized else theta[0]
+        with global_generators_restored():
+            output = call_seeded(self._call, first, Seed(self._words(1)[0]), self.takes_rng)
         self.feature_names_out_ = np.array(self._column_names(output), dtype=object)
         return self
 
@@ -275,11 +289,8 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
             If a vectorized function does not return one observation for each row of theta.
         """
         theta = validate_data(self, theta, dtype=np.float64, reset=False)
-        if self.vectorized:
-            X = stack_observations(self._call(theta, self._generators(1)[0]))
-            return _check_length(X, len(theta))
-        generators = self._generators(len(theta))
-        return stack_observations([self.one(*pair) for pair in zip(theta, generators, strict=True)])
+        with global_generators_restored():
+            return self._transform_block(theta) if self.vectorized else self._transform_rows(theta)
 
     def one(self, theta: NDArray[np.float64], rng: np.random.Generator | None) -> NDArray[Any]:
         """Simulate a single observation, with a function that is not vectorized.
@@ -296,6 +307,38 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
         ndarray, shape (d,) or (S, d)
         """
         return as_observation(self._call(theta, rng))
+
+    def block(self, theta: NDArray[np.float64], rng: np.random.Generator | None) -> NDArray[Any]:
+        """Simulate all rows of theta together, with a function that is vectorized.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n, p)
+        rng : Generator or None
+            As in `one`.
+
+        Returns
+        -------
+        ndarray, shape (n, d) or (n, S, d), or an object array of n sets (S_i, d)
+        """
+        return stack_observations(self._call(theta, rng))
+
+    def _transform_rows(self, theta: NDArray[np.float64]) -> NDArray[Any]:
+        def simulate(i: int, rng: np.random.Generator | None) -> NDArray[Any]:
+            return self.one(theta[i], rng)
+
+        words = self._words(len(theta))
+        return stack_observations(list(call_each(simulate, words, self.takes_rng)))
+
+    def _transform_block(self, theta: NDArray[np.float64]) -> NDArray[Any]:
+        takes_rng, seeds = self.takes_rng, map(Seed, self._words(1 + MAX_CALLS))
+
+        def simulate(rows: NDArray[np.float64]) -> NDArray[Any]:
+            return call_seeded(self.block, rows, next(seeds), takes_rng)
+
+        X = check_length(simulate(theta), len(theta))
+        check_block_simulator(simulate, theta[0], len(theta))
+        return X
 
     @property
     def takes_rng(self) -> bool:
@@ -332,11 +375,10 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
         kwargs = dict(self.kwargs or {})
         return self.func(theta, **kwargs) if rng is None else self.func(theta, rng=rng, **kwargs)
 
-    def _generators(self, n: int) -> list[np.random.Generator | None]:
-        """Return one generator for each of n calls, or None for each if the function takes none."""
-        if not self.takes_rng:
-            return [None] * n
-        return list(as_generator(_simulator_seed(self.random_state)).spawn(n))
+    def _words(self, n: int) -> NDArray[np.uint64]:
+        """Return the words of the seeds of n calls, shape (n, 4)."""
+        rng = as_generator(_simulator_seed(self.random_state))
+        return seed_words(rng.bit_generator.seed_seq.spawn(1)[0], n)
 
     def _column_names(self, output: Any) -> list[str]:
         """Name the columns of what the function returned for the first row of theta."""
@@ -358,57 +400,6 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
         tags.requires_fit = False
         tags.non_deterministic = True
         return tags
-
-
-def as_observation(output: Any) -> NDArray[Any]:
-    """Convert what a function returned for one row of theta to an array.
-
-    Parameters
-    ----------
-    output : number, array-like, Series, DataFrame or dict of numbers and arrays
-
-    Returns
-    -------
-    ndarray of float64 or float32, shape (d,) or (S, d)
-
-    Raises
-    ------
-    TypeError
-        If it holds something other than numbers.
-    """
-    if isinstance(output, Mapping):
-        output = np.concatenate([np.ravel(value) for value in output.values()])
-    x = np.asarray(output)
-    if x.dtype.kind not in "buif":
-        raise TypeError(f"A simulation must return numbers; got dtype {x.dtype}: {output!r:.80}.")
-    x = x if x.dtype == np.float32 else x.astype(np.float64, copy=False)
-    return x if x.ndim else x[None]
-
-
-def stack_observations(outputs: Any) -> NDArray[Any]:
-    """Convert n observations to one array.
-
-    Parameters
-    ----------
-    outputs : array-like, shape (n, ...), sequence of n observations, or dict of arrays (n, ...)
-
-    Returns
-    -------
-    ndarray, shape (n, d) or (n, S, d)
-        If observations differ in shape, an object array of n arrays instead.
-    """
-    if isinstance(outputs, Mapping):
-        outputs = np.column_stack(list(outputs.values()))
-    is_sequence = isinstance(outputs, list | tuple) or np.asarray(outputs).dtype.kind == "O"
-    if not is_sequence:
-        X = as_observation(outputs)
-        return X if X.ndim > 1 else X[:, None]
-    observations = [as_observation(output) for output in outputs]
-    if len({x.shape for x in observations}) == 1:
-        return np.stack(observations)
-    X = np.empty(len(observations), dtype=object)
-    X[:] = observations
-    return X
 
 
 def _simulator_seed(random_state: RandomState) -> RandomState:
@@ -439,15 +430,6 @@ def _check_double_moon_theta(theta: NDArray[np.float64]) -> NDArray[np.float64]:
             row = int(is_violated.argmax())
             raise ValueError(f"{rule}; row {row} of theta is {theta[row].tolist()}.")
     return theta
-
-
-def _check_length(X: NDArray[Any], n_rows: int) -> NDArray[Any]:
-    if len(X) != n_rows:
-        raise ValueError(
-            f"A vectorized function must return as many observations as theta has rows, {n_rows}; "
-            f"got {len(X)}. If it simulates one row at a time, set vectorized=False."
-        )
-    return X
 
 
 def _numbered_names(name: str, value: Any) -> list[str]:

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from skbi.simulation.tasks import Failure, ObservationSpec, Outcome
+from skbi.simulation.observations import ObservationSpec
+from skbi.simulation.tasks import Failure, Outcome
 
 __all__ = ["Results", "StoredResults", "choose_seed", "describe"]
 

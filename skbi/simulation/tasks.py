@@ -1,8 +1,9 @@
 """Tasks: a worker simulates consecutive rows of theta and reports which simulations failed.
 
-Rows form blocks of 1,000, each with a seed. A row that is simulated on its own uses a child of its
-block's seed, and a block that is simulated together uses the seed itself. Results therefore do not
-depend on how rows are divided among workers.
+Rows form blocks of 1,000, each with a seed. A row that is simulated on its own uses a seed that
+follows from its block's, and a block that is simulated together uses the seed itself. The global
+generators are seeded in the same way. Results therefore do not depend on how rows are divided among
+workers.
 """
 
 from __future__ import annotations
@@ -19,19 +20,33 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skbi.simulation.simulators import FunctionSimulator, stack_observations
+from skbi.randomness import global_generators_restored, seed_global_generators, seed_words
+from skbi.simulation.checks import (
+    MAX_ROWS,
+    InvalidSimulatorError,
+    check_block_simulator,
+    check_length,
+)
+from skbi.simulation.observations import (
+    ObservationSpec,
+    concatenate,
+    pack,
+    remove_flawed,
+    stack_observations,
+)
+from skbi.simulation.seeding import call_each, call_seeded
+from skbi.simulation.simulators import FunctionSimulator
 
 __all__ = [
     "ROWS_PER_BLOCK",
     "Failure",
-    "ObservationSpec",
     "Outcome",
     "Task",
     "call_within",
@@ -40,22 +55,6 @@ __all__ = [
 ]
 
 ROWS_PER_BLOCK = 1000
-
-
-class ObservationSpec(NamedTuple):
-    """The dtype and the shape of one observation, with None for the number of points in a set."""
-
-    dtype: str
-    shape: tuple[int | None, ...]
-
-    @classmethod
-    def of(cls, x: NDArray[Any]) -> ObservationSpec:
-        """Describe a vector (d,), a set (S, d) or an array with more axes."""
-        return cls(x.dtype.str, (None, x.shape[1]) if x.ndim == 2 else x.shape)
-
-    def matches(self, x: NDArray[Any]) -> bool:
-        """Whether an observation has this shape and is not empty."""
-        return ObservationSpec.of(x).shape == self.shape and x.size > 0
 
 
 class Failure(NamedTuple):
@@ -175,17 +174,18 @@ def run_task(task: Task) -> Outcome:
     """Simulate all rows of a task."""
     began = time.perf_counter()
     isolated = task.isolated and hasattr(os, "fork")
-    results = list(_simulate_isolated(task) if isolated else _simulate(task))
+    with global_generators_restored():
+        results = list(_simulate_isolated(task) if isolated else _simulate(task))
     failures = [result for result in results if isinstance(result, Failure)]
     successes = [result for result in results if not isinstance(result, Failure)]
     rows = np.array([row for some_rows, _ in successes for row in some_rows], dtype=np.int64)
     spec, X, sizes = task.spec, np.empty(0), None
     if successes:
-        X = _concatenate([X for _, X in successes])
-        spec, X, flaws = _remove_flawed(X, spec, task.missing)
+        X = concatenate([X for _, X in successes])
+        spec, X, flaws = remove_flawed(X, spec, task.missing)
         failures += [Failure(int(rows[i]), *flaw) for i, flaw in flaws.items()]
         rows = np.delete(rows, list(flaws))
-        X, sizes = _pack(X, spec) if len(rows) else (np.empty(0), None)
+        X, sizes = pack(X, spec) if len(rows) else (np.empty(0), None)
     failures, seconds = _sort_and_shorten(failures), time.perf_counter() - began
     return Outcome(task.start, task.stop, rows, X, sizes, spec, failures, seconds)
 
@@ -197,46 +197,89 @@ _Result = Failure | tuple[range, NDArray[Any]]
 def _simulate(task: Task) -> Iterator[_Result]:
     """Simulate in the order of the rows."""
     if simulates_by_row(task.simulator):
-        simulate_row = partial(_simulate_row, task, task.simulator.takes_rng)
-        return map(simulate_row, range(task.start, task.stop), task.theta)
+        return _simulate_rows(task)
     return chain.from_iterable(map(_simulate_block, task.blocks()))
 
 
-def _simulate_row(task: Task, takes_rng: bool, row: int, theta: NDArray[np.float64]) -> _Result:
-    seed = task.seed(row)
-    rng = np.random.default_rng(_child_seed(seed, row)) if takes_rng else None
-    result = _attempt(row, task.timeout, task.simulator.one, theta, rng)
-    return result if isinstance(result, Failure) else (range(row, row + 1), result[None])
+def _simulate_rows(task: Task) -> Iterator[_Result]:
+    """Simulate one row after another."""
+    simulator, start = task.simulator, task.start
+
+    def simulate(i: int, rng: np.random.Generator | None) -> _Result:
+        x = _attempt(start + i, task.timeout, simulator.one, task.theta[i], rng)
+        return x if isinstance(x, Failure) else (range(start + i, start + i + 1), x[None])
+
+    words = np.concatenate([_words(block) for block in task.blocks()])
+    return call_each(simulate, words, simulator.takes_rng, only_once=task.isolated)
+
+
+def _words(task: Task) -> NDArray[np.uint64]:
+    """Return the words of the seeds of rows of one block, shape (k, 4)."""
+    block, first = divmod(task.start, ROWS_PER_BLOCK)
+    return _words_of_block(task.seed(task.start), block)[first : first + len(task.theta)]
+
+
+@lru_cache(maxsize=8)
+def _words_of_block(seed: int, block: int) -> NDArray[np.uint64]:
+    return seed_words(_child_seed(seed, block), ROWS_PER_BLOCK)
 
 
 def _simulate_block(task: Task) -> Iterator[_Result]:
     """Simulate all rows together. If that fails, simulate halves, down to single rows."""
-    timeout = None if task.timeout is None else task.timeout * len(task.theta)
-    result = _attempt(task.start, timeout, _transform, task)
+    n, limit = len(task.theta), _time_limit(task, len(task.theta))
+    result = _attempt(task.start, limit, _simulate_together, task, _seed_of_rows(task))
     if not isinstance(result, Failure):
+        if task.spec is None:
+            _check_simulator(task)
         yield range(task.start, task.stop), result
-    elif len(task.theta) == 1:
+    elif n == 1:
         yield result
     else:
         for half in task.halves():
             yield from _simulate_block(half)
 
 
-def _transform(task: Task) -> NDArray[Any]:
-    """Call the simulator's ``transform``, with a seed if it has a parameter ``random_state``."""
-    simulator, start, stop = task.simulator, task.start, task.stop
+def _time_limit(task: Task, n: int) -> float | None:
+    """Return the time limit of n simulations."""
+    return None if task.timeout is None else task.timeout * n
+
+
+def _seed_of_rows(task: Task) -> int:
+    """Return the seed of rows that are simulated together: that of the block if it is whole."""
+    seed, start, stop = task.seed(task.start), task.start, task.stop
+    if not start % ROWS_PER_BLOCK and stop == min(start + ROWS_PER_BLOCK, task.n_samples):
+        return seed
+    return _first_word(_child_seed(seed, start, stop))
+
+
+def _check_simulator(task: Task) -> None:
+    """Check that the simulator simulates every row by itself. Without a result in time, go on."""
+    sequence = _child_seed(task.seed(task.start), task.start, task.stop, 0)
+
+    def simulate(theta: NDArray[np.float64]) -> NDArray[Any]:
+        return _transform(task._replace(theta=theta), _first_word(sequence.spawn(1)[0]))
+
+    limit = _time_limit(task, MAX_ROWS)
+    _attempt(task.start, limit, check_block_simulator, simulate, task.theta[0], len(task.theta))
+
+
+def _simulate_together(task: Task, seed: int) -> NDArray[Any]:
+    return check_length(_transform(task, seed), len(task.theta))
+
+
+def _transform(task: Task, seed: int) -> NDArray[Any]:
+    """Call ``transform``, with the global generators seeded and a seed for ``random_state``."""
+    simulator = task.simulator
+    if isinstance(simulator, FunctionSimulator):
+        return call_seeded(simulator.block, task.theta, _child_seed(seed), simulator.takes_rng)
+    seed_global_generators(_child_seed(seed))
     if hasattr(simulator, "get_params") and "random_state" in simulator.get_params(deep=False):
-        seed = task.seed(start)
-        is_whole_block = not start % ROWS_PER_BLOCK and stop == min(
-            start + ROWS_PER_BLOCK, task.n_samples
-        )
-        if not is_whole_block:
-            seed = int(_child_seed(seed, start, stop).generate_state(1)[0])
         simulator = copy.copy(simulator).set_params(random_state=seed)
-    X = stack_observations(simulator.transform(task.theta))
-    if len(X) != len(task.theta):
-        raise ValueError(f"transform gave {len(X)} observations of {len(task.theta)} rows.")
-    return X
+    return stack_observations(simulator.transform(task.theta))
+
+
+def _first_word(sequence: np.random.SeedSequence) -> int:
+    return int(sequence.generate_state(1)[0])
 
 
 def _child_seed(seed: int, *key: int) -> np.random.SeedSequence:
@@ -291,11 +334,16 @@ def _find_fatal_row(task: Task, seconds: float) -> Iterator[_Result]:
 
 
 def _attempt(row: int, timeout: float | None, call: Callable[..., Any], *args: Any) -> Any:
-    """Return the result of a call, or a `Failure` if it raised or took too long."""
+    """Return the result of a call, or a `Failure` if it raised or took too long.
+
+    An `InvalidSimulatorError` is raised, as it is not a failure of this simulation alone.
+    """
     try:
         return call(*args) if timeout is None else call_within(timeout, call, *args)
     except _TimeLimitExceeded:
         return Failure(row, "timeout", f"took longer than {timeout:g} s")
+    except InvalidSimulatorError:
+        raise
     except (Exception, SystemExit):
         return Failure(row, "exception", traceback.format_exc().strip())
 
@@ -354,68 +402,6 @@ def _raise_time_limit_exceeded(signum: int, frame: Any) -> None:
 def _null_device() -> int:
     """Return a file descriptor that discards what is written to it."""
     return os.open(os.devnull, os.O_WRONLY)
-
-
-def _concatenate(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Join arrays of observations, which may differ in shape."""
-    if len(parts) == 1:
-        return parts[0]
-    if len({(X.dtype, X.shape[1:]) for X in parts}) == 1:
-        return np.concatenate(parts)
-    return stack_observations([x for X in parts for x in X])
-
-
-def _remove_flawed(
-    X: NDArray[Any], spec: ObservationSpec | None, missing: str
-) -> tuple[ObservationSpec | None, NDArray[Any], dict[int, tuple[str, str]]]:
-    """Remove observations that count as failed.
-
-    Returns what the others look like, the others, and the flaws of those removed by position.
-    """
-    if X.dtype != object and np.isfinite(X).all():  # the usual case, checked for all at once
-        spec = spec or ObservationSpec.of(X[0])
-        if spec.matches(X[0]):
-            return spec, X, {}
-    flaws = {}
-    for i, x in enumerate(X):
-        flaw = _find_flaw(x, spec, missing)
-        if flaw:
-            flaws[i] = flaw
-        else:
-            spec = spec or ObservationSpec.of(x)
-    return spec, np.delete(X, list(flaws), axis=0), flaws
-
-
-def _find_flaw(
-    x: NDArray[Any], spec: ObservationSpec | None, missing: str
-) -> tuple[str, str] | None:
-    """Return the kind and the message of the failure if an observation counts as failed."""
-    if not x.size or (spec and not spec.matches(x)):
-        expected = f"; the first simulation's was {spec.shape}" if spec else ""
-        return "shape", f"its shape is {x.shape}{expected}"
-    if np.isfinite(x).all():
-        return None
-    if np.isinf(x).any():
-        return "infinite", f"{np.isinf(x).sum()} of {x.size} numbers are infinite"
-    is_missing = np.isnan(x)
-    if x.ndim == 2:  # a row of a set that is all NaN means "no point here"
-        is_missing = is_missing[~is_missing.all(axis=1)]
-    if is_missing.all() or (missing == "error" and is_missing.any()):
-        return "nan", f"{np.isnan(x).sum()} of {x.size} numbers are NaN"
-    return None
-
-
-def _pack(X: NDArray[Any], spec: ObservationSpec) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """Join sets to one array of points (N, d), and return it with the sets' sizes.
-
-    Observations that are no sets are returned in one array, with None for the sizes.
-    """
-    if spec.shape[0] is not None:
-        X = np.stack(X) if X.dtype == object else X
-        return X.astype(spec.dtype, copy=False), None
-    sizes = np.array([len(x) for x in X], dtype=np.int64)
-    points = np.concatenate(X) if X.dtype == object else X.reshape(-1, X.shape[2])
-    return points.astype(spec.dtype, copy=False), sizes
 
 
 def _sort_and_shorten(failures: list[Failure]) -> list[Failure]:

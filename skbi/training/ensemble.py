@@ -68,6 +68,14 @@ class DensityMember(Member):
         super().__init__()
         self.flow = flow
 
+    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+        """Log density of z (..., k), given its context."""
+        return self.flow.log_prob(z, context)
+
+    def inverse(self, u: Tensor, context: Tensor) -> Tensor:
+        """Turn draws of the flow's base (n, draws, k) into draws of the density."""
+        return self.flow.inverse(u, context)[0]
+
     def reset(self) -> None:
         """Forget the mixture weight and the width of the flow's base."""
         super().reset()
@@ -119,9 +127,9 @@ class Ensemble:
         return torch.logsumexp(torch.stack(weighted), dim=0) - total
 
     def log_prob(self, z: Tensor, contexts: Sequence[Tensor]) -> Tensor:
-        """Log density of z (..., k) under the mixture of flows, a context for each member."""
+        """Log density of z (..., k) under the mixture, a context for each member."""
         pairs = zip(self.members, contexts, strict=True)
-        return self.mix([member.flow.log_prob(z, context) for member, context in pairs])
+        return self.mix([member.log_prob(z, context) for member, context in pairs])
 
     @torch.no_grad()
     def draw(
@@ -131,7 +139,7 @@ class Ensemble:
         rng: np.random.Generator,
         restore: Callable[[Member, NDArray[np.float64]], NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
-        """Draw (n, draws, k) from the mixture of flows.
+        """Draw (n, draws, k) from the mixture.
 
         Each draw is from a member at random, the same one for all n, so that contexts need not be
         repeated. ``restore`` maps the draws of a member's flow to common coordinates.
@@ -143,7 +151,7 @@ class Ensemble:
         for i, (member, context) in enumerate(zip(self.members, contexts, strict=True)):
             columns = np.flatnonzero(chosen == i)
             scaled = member.flow.scale_draws(u[:, columns], rng)
-            drawn = member.flow.inverse(scaled, context)[0].double().cpu().numpy()
+            drawn = member.inverse(scaled, context).double().cpu().numpy()
             z[:, columns] = drawn if restore is None else restore(member, drawn)
         return z
 

@@ -6,8 +6,9 @@ min_w  mean_i weight_i loss_i(w), for every member of an ensemble by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,6 @@ class TrainingPlan:
         may at the end. Members that see different things learn at different speed.
     set_fractions : tuple of (float, float)
         Pairs (share of the epochs up to which, share of each set's points that is read).
-    one_thread : bool
-        Whether torch is kept to one thread.
     own_module : bool
         Whether a module of the user's is trained, which may draw from torch's generator.
     """
@@ -75,7 +74,6 @@ class TrainingPlan:
     n_members: int = 1
     first_lag: float = 0.0
     set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS
-    one_thread: bool = True
     own_module: bool = False
 
     def set_fraction(self, epoch: int) -> float:
@@ -122,7 +120,7 @@ def train(
     plan: TrainingPlan,
     rng: np.random.Generator,
     *,
-    progress: str | None = None,
+    progress: Mapping[str, Any] | None = None,
 ) -> History:
     """Train an ensemble in place and leave every member with its own best weights.
 
@@ -144,8 +142,8 @@ def train(
     plan : TrainingPlan
     rng : Generator
         Orders the minibatches.
-    progress : str, optional
-        Show a progress bar with this label and both losses.
+    progress : mapping, optional
+        Options of tqdm for a progress bar with both losses; None shows nothing.
 
     Returns
     -------
@@ -157,11 +155,12 @@ def train(
         If the loss is no longer finite.
     """
     run = _Run(module, weights, objective, rows, validation_rows, plan, rng)
-    bar = tqdm(range(plan.max_iter), desc=progress, unit="epoch", disable=progress is None)
+    options = {"disable": True} if progress is None else progress
+    bar = tqdm(range(plan.max_iter), unit="epoch", **options)
     try:
         for epoch in bar:
             run.epoch(epoch)
-            bar.set_postfix_str(run.summary())
+            bar.set_postfix_str(run.summary(), refresh=False)
             if run.has_converged():
                 break
     except KeyboardInterrupt:

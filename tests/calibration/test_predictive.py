@@ -46,8 +46,67 @@ def test_predicted_sets_come_as_sets(npe, pairs):
                                 n_samples=3, random_state=0)  # fmt: skip
     assert sets.shape == (2, 3)
     assert sets[0, 0].shape[1] == 2
-    with pytest.raises(ValueError, match="must be a batch"):
-        posterior_predictive(npe, DoubleMoonSimulator(), pairs[1][0])
+
+
+def add_one(theta):
+    """Fail at theta of which the first is negative."""
+    return theta + 1 if theta[0] > 0 else theta * np.nan
+
+
+FAR = np.array(
+    [[40.0, 0.0], [0.0, 0.0], [-40.0, 0.0]]
+)  # at x / 2, with a sd of 0.7: none, half, all
+
+
+def test_one_observation_is_the_first_of_its_batch():
+    one = posterior_predictive(Gaussian(), np.square, FAR[0], n_samples=7, random_state=0)
+    batch = posterior_predictive(Gaussian(), np.square, FAR[:1], n_samples=7, random_state=0)
+    assert one.shape == (7, 2)
+    np.testing.assert_array_equal(one, batch[0])
+
+
+def test_replications_that_fail_stop_by_default():
+    with pytest.raises(RuntimeError, match=r"failed \(nan\)(.|\n)*on_error='drop'"):
+        posterior_predictive(Gaussian(), add_one, FAR, n_samples=20, random_state=0)
+    with pytest.raises(ValueError, match=r"on_error must be 'raise', 'drop' or 'nan'; got 'skip'"):
+        posterior_predictive(None, add_one, FAR, on_error="skip")
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_replications_that_fail_are_dropped_or_nan_and_reported(n_jobs):
+    options = {"n_samples": 200, "n_jobs": n_jobs, "random_state": 0}
+    message = r"of 600 simulations failed(.|\n)*depends on theta_0(.|\n)*conditional on success"
+    with pytest.warns(UserWarning, match=message):
+        filled = posterior_predictive(Gaussian(), add_one, FAR, on_error="nan", **options)
+    with pytest.warns(UserWarning, match="simulations failed"):
+        kept = posterior_predictive(Gaussian(), add_one, FAR, on_error="drop", **options)
+    assert filled.shape == (3, 200, 2)
+    failed = np.isnan(filled).all(axis=2)
+    assert failed[0].sum() == 0
+    assert failed[2].sum() == 200
+    assert abs(failed[1].mean() - 0.5) < 5 * 0.5 / math.sqrt(200)
+    assert len(kept) == 3
+    for x, all_x, is_failed in zip(kept, filled, failed, strict=True):
+        np.testing.assert_array_equal(x, all_x[~is_failed])
+    with pytest.warns(UserWarning, match="of 200 simulations failed"):
+        one = posterior_predictive(Gaussian(), add_one, FAR[1], on_error="drop", **options)
+    assert 0 < len(one) < 200
+
+
+def test_ragged_replications_that_fail_are_empty_or_dropped():
+    def ragged(theta, rng):
+        return add_one(theta) + rng.normal(size=(rng.integers(1, 4), 2))
+
+    options = {"n_samples": 30, "random_state": 0}
+    with pytest.warns(UserWarning, match="of 60 simulations failed"):
+        filled = posterior_predictive(Gaussian(), ragged, FAR[:2], on_error="nan", **options)
+    with pytest.warns(UserWarning, match="of 60 simulations failed"):
+        kept = posterior_predictive(Gaussian(), ragged, FAR[:2], on_error="drop", **options)
+    assert filled.shape == (2, 30)
+    for some, sets in zip(kept, filled, strict=True):
+        expected = [x for x in sets if len(x)]
+        assert len(some) == len(expected)
+        assert all(map(np.array_equal, some, expected))
 
 
 def test_anything_with_a_typicality_has_a_score():

@@ -8,8 +8,17 @@ import pytest
 from joblib import parallel_config
 from known_posterior import KINDS, Gaussian, gaussian_runs
 from scipy import stats
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
-from skbi import coverage_score, sbc_ranks
+from skbi import (
+    NPEEstimator,
+    calibration_report,
+    coverage_score,
+    misspecification_score,
+    posterior_predictive,
+    sbc_ranks,
+)
 from skbi.calibration.runs import credible_levels, default_parameter_names, estimator_ranks
 
 
@@ -39,6 +48,40 @@ def test_a_dask_cluster_changes_nothing(npe, pairs):
             parallel_config(backend="dask"),
         ):
             np.testing.assert_array_equal(coverage_score(npe, theta, X, **options), one)
+
+
+CHECKS = {
+    "coverage": lambda e, theta, X: coverage_score(e, theta, X, n_samples=20, random_state=0),
+    "hpd": lambda e, theta, X: coverage_score(
+        e, theta[:9], X[:9], n_samples=20, kind="hpd", random_state=0
+    ),
+    "report": lambda e, theta, X: str(
+        calibration_report(e, theta, X, n_samples=20, random_state=0)
+    ),
+    "typicality": lambda e, theta, X: misspecification_score(e, X[:9]),
+    "predictive": lambda e, theta, X: posterior_predictive(
+        e, lambda theta, rng: theta, X[:2], n_samples=3, random_state=0
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def search(quick):
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(60, 2))
+    X = theta + rng.normal(size=(60, 2))
+    npe = NPEEstimator(**{**quick, "max_iter": 1})
+    return GridSearchCV(npe, {"n_transforms": [1, 2]}, cv=2).fit(theta, X), theta, X
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_of_a_search_the_best_estimator_is_checked(search, check):
+    searched, theta, X = search
+    found = CHECKS[check](searched, theta, X)
+    np.testing.assert_array_equal(found, CHECKS[check](searched.best_estimator_, theta, X))
+    unfitted = GridSearchCV(searched.estimator, {"n_transforms": [1, 2]})
+    with pytest.raises(NotFittedError, match=r"GridSearchCV .*call its fit, with refit=True"):
+        CHECKS[check](unfitted, theta, X)
 
 
 def test_columns_in_another_order_are_refused(npe, pairs):

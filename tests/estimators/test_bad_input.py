@@ -348,3 +348,19 @@ def test_a_constant_feature_tells_nothing():
     data = changed(X, np.s_[:, 1], 2.0)
     npe = NPEEstimator(**QUICK).fit(THETA, data)
     assert np.isfinite(npe.log_prob(THETA, data)).all()
+
+
+def test_parameters_under_a_linear_constraint():
+    """They have no density: a default fit gave draws that did not sum to one, without a word."""
+    theta = np.random.default_rng(0).dirichlet([2, 2, 2], size=len(X))
+    named = JointPrior({name: stats.beta(2, 4) for name in "abc"})
+    for prior, names in (
+        (named, r"\['a', 'b', 'c'\]"),
+        (None, r"\['theta_0', 'theta_1', 'theta_2'\]"),
+    ):
+        message = rf"combination of the parameters {names} is constant.*Drop one of them"
+        with pytest.raises(ValueError, match=message):
+            NPEEstimator(prior=prior, **QUICK).fit(theta, X)
+        with pytest.warns(UserWarning, match=message):
+            NLEEstimator(prior=prior, **QUICK).fit(theta, X)
+    NPEEstimator(**QUICK).fit(theta[:, :2], X)

@@ -192,7 +192,7 @@ def test_warm_start_refuses_what_would_need_another_network():
         with pytest.raises(ValueError, match=rf"\['{next(iter(change))}'\] changed"):
             copy.deepcopy(npe).set_params(**change).fit(theta, X)
     wide = JointPrior({"a": stats.uniform(-9, 18), "b": stats.halfnorm()})
-    with pytest.raises(ValueError, match="outside the prior of the fit"):
+    with pytest.raises(ValueError, match="outside the prior"):
         npe.set_params(prior=wide).fit(wide.sample(len(X), random_state=1), X)
 
 

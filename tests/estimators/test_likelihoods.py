@@ -165,3 +165,17 @@ def test_the_evidence_has_the_error_of_the_likelihood(nle):
     assert info.likelihood_error > 0
     assert error[0] == pytest.approx(np.hypot(info.log_evidence_error, info.likelihood_error))
     assert log_z[0] == info.log_evidence
+
+
+def test_between_the_edge_and_a_bound_the_likelihood_is_that_at_the_edge():
+    theta = PRIOR.sample(200, random_state=0)
+    parameters, likelihood = ParameterMap.fit(PRIOR, theta), member(3, 2)
+    likelihood.read(parameters)
+    g = torch.linspace(2, 6, 9)[:, None] * torch.tensor([1.0, 1.0, 0.0])
+    z = (g - likelihood.mean) / likelihood.scale
+    flat = likelihood.embed_parameters(z * torch.tensor([1.0, 0.0, 0.0]))
+    beyond = g[:, 0] > parameters.edge
+    assert bool((flat[beyond] == flat[-1]).all())
+    assert not bool((flat[~beyond] == flat[-1]).all(dim=1).any())
+    normal = likelihood.embed_parameters(z * torch.tensor([0.0, 1.0, 0.0]))
+    assert bool((normal[1:] != normal[:-1]).any(dim=1).all())

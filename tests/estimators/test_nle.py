@@ -126,8 +126,21 @@ def test_a_positive_feature_of_heavy_tails_is_learnt_as_its_logarithm():
     nle.set_params(warm_start=True)
     with pytest.raises(ValueError, match=r"Features \[0\] were learnt as their logarithm"):
         nle.fit(theta, X - [[1.0, 0.0]])
-    with pytest.raises(ValueError, match="without dequantize"):
+    with pytest.raises(ValueError, match="with the same dequantize"):
         nle.set_params(dequantize=1.0).fit(theta, X)
+
+
+def test_counts_over_decades_are_learnt_as_their_logarithm():
+    prior = JointPrior({"log_rate": stats.norm(0, 3)})
+    theta = prior.sample(5000, random_state=0)
+    X = np.random.default_rng(1).poisson(np.exp(theta)).astype(float)
+    nle = NLEEstimator(prior=prior, dequantize=1, max_iter=20, random_state=0).fit(theta, X)
+    assert nle.log_features_.tolist() == [True]
+    x = np.arange(400)[:, None]
+    for log_rate in (-1.0, 1.0, 4.0):
+        mass = np.exp(nle.log_prob([[log_rate]], x))
+        assert mass.sum() == pytest.approx(1, abs=0.05)  # at the counts, of a density between them
+        assert np.abs(mass - stats.poisson.pmf(x[:, 0], np.exp(log_rate))).sum() < 0.2
 
 
 def test_the_likelihood_of_a_logarithm_integrates_to_one_over_the_data():

@@ -116,9 +116,55 @@ def test_rounds_of_a_likelihood_simulate_at_its_posterior():
     np.testing.assert_array_equal(again.log_prob(theta, x), nle.log_prob(theta, x))
 
 
+def failing(theta, rng):
+    """Return theta and noise, but fail at draws of noise that do not depend on theta."""
+    return theta + rng.normal(size=2) if rng.random() > 0.2 else theta * np.nan
+
+
+@pytest.mark.filterwarnings("ignore:.*of the draws lie outside the range")
+@pytest.mark.parametrize("kind", [NPEEstimator, NLEEstimator])
+def test_failures_of_all_rounds_are_dropped_and_reported_together(kind):
+    options = {"rounds": 2, "n_samples": 100, "random_state": 0}
+    estimator = kind(max_iter=2, n_transforms=1, hidden_layer_sizes=(8,))
+    with pytest.raises(RuntimeError, match=r"failed \(nan\)(.|\n)*Use on_error='drop'"):
+        sequential(PRIOR, failing, X_OBS, estimator, **options)
+    with pytest.warns(UserWarning, match=r"\d+ of 200 simulations failed") as caught:
+        _, theta, X = sequential(PRIOR, failing, X_OBS, estimator, on_error="drop", **options)
+    reports = [w for w in caught if "simulations failed" in str(w.message)]
+    assert [w.filename for w in reports] == [__file__]
+    n_failed = int(str(reports[0].message).split()[0])
+    assert abs(n_failed / 200 - 0.2) < 5 * 0.4 / np.sqrt(200)
+    assert np.isfinite(X).all()
+    assert (np.abs(X - theta) < 6).all()  # each theta has kept its own x
+    if kind is NLEEstimator:
+        assert len(theta) == len(X) == 200 - n_failed
+
+
+def test_failures_that_depend_on_theta_are_said_to():
+    def fails_above_zero(theta, rng):
+        return theta + rng.normal(size=2) if theta[0] < 0 else theta * np.inf
+
+    options = {"rounds": 1, "n_samples": 200, "on_error": "drop", "random_state": 0}
+    with pytest.warns(UserWarning, match=r"conditional on success(.|\n)*depends on a"):
+        sequential(PRIOR, fails_above_zero, X_OBS, NPEEstimator(**QUICK), **options)
+
+
+def test_missing_entries_are_kept_for_an_estimator_that_takes_them():
+    def gap(theta, rng):
+        return np.where(rng.random(2) < [0.0, 0.3], np.nan, theta + rng.normal(size=2))
+
+    options = {"rounds": 1, "n_samples": 100, "random_state": 0}
+    npe = NPEEstimator(missing="mask", **QUICK)
+    _, theta, X = sequential(PRIOR, gap, X_OBS, npe, **options)
+    assert 0 < np.isnan(X[:, 1]).sum() < len(theta) == 100
+    with pytest.raises(RuntimeError, match="missing='mask'"):
+        sequential(PRIOR, gap, X_OBS, NPEEstimator(**QUICK), **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"on_error": "skip"}, "on_error must be 'raise', 'drop' or 'nan'; got 'skip'"),
         ({"rounds": 0}, "positive integer; got 0"),
         ({"n_samples": 1.5}, "positive integer; got 1.5"),
         ({"X_obs": [1.0]}, r"one observation.*\(50, 2\); got shape \(1,\)"),

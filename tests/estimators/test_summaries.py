@@ -1,14 +1,17 @@
 """What observations pass through before a flow."""
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from skbi.estimators.summaries import check_module, embed_observations, summarise
+from skbi.estimators.summaries import check_module, embed_observations, embedder, summarise
 from skbi.networks import DeepSet
 from skbi.preprocessing import Maps, pack
-from skbi.preprocessing.packed import Batch
+from skbi.preprocessing.batches import Batch
 
 
 class Mean(nn.Module):
@@ -63,3 +66,37 @@ def test_embeddings_do_not_depend_on_the_blocks_and_moments_are_those_of_sets():
         scaled = maps.X.forward(x)
         np.testing.assert_allclose(moments[i, :2], scaled.mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(moments[i, 2:], np.log(scaled.std(axis=0)), atol=1e-4)
+
+
+class Recorded(nn.Module):
+    """A user's module that records how many rows it is given at a time."""
+
+    def __init__(self, network, sizes):
+        super().__init__()
+        self.network, self.sizes = network, sizes
+
+    def __deepcopy__(self, memo):
+        return Recorded(copy.deepcopy(self.network, memo), self.sizes)
+
+    def forward(self, x):
+        """Apply the network."""
+        self.sizes.append(len(x))
+        return self.network(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "divided"),
+    [(nn.Linear(500, 2), True), (nn.BatchNorm1d(500), False), (nn.Dropout(), False)],
+)
+def test_minibatches_are_divided_if_a_module_takes_observations_one_by_one(network, divided):
+    sizes, x = [], torch.randn(160, 500)
+    member = Fixed(Recorded(network, sizes), 2).train()
+    training = SimpleNamespace(members=[member], weights=SimpleNamespace(values=x, trained=[0]))
+    maps = SimpleNamespace(batch=lambda some, like: Batch(some))
+    embed = embedder(training, maps, x)
+    del sizes[:]
+    state = torch.get_rng_state()
+    out = embed(Batch(x))
+    assert (max(sizes) < 160) == divided
+    torch.set_rng_state(state)
+    torch.testing.assert_close(out[0], summarise(network.train(), Batch(x)))

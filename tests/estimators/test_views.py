@@ -310,3 +310,16 @@ def test_features_that_say_nothing_give_the_prior():
     npe = NPEEstimator(prior=normal_prior(1), **QUICK).fit(theta, X)
     draws = npe.sample_posterior(X[0], 4000)
     assert stats.kstest(draws[:, 0], "norm").statistic < 0.1
+
+
+def test_precise_vectors_have_precise_posteriors_from_the_start():
+    prior = JointPrior({"m": stats.uniform(0, 1)})
+    rng, noise = np.random.default_rng(0), 1e-4
+    theta = prior.sample(1500, random_state=0)
+    X = theta + noise * rng.normal(size=(1500, 1))
+    npe = NPEEstimator(prior=prior, max_iter=2, random_state=0).fit(theta, X)
+    observed = rng.uniform(0.2, 0.8, size=(30, 1))
+    draws = npe.sample_posterior(observed, 500, random_state=0)[..., 0]
+    off = (draws.mean(axis=1) - observed[:, 0]) / noise
+    assert np.sqrt(np.mean(off**2)) < 0.5
+    assert 0.8 < np.median(draws.std(axis=1)) / noise < 1.5

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbi.networks.sets import DeepSet
+from skbi.networks.sets import DeepSet, Sets
 
 
 def deepset(d=2, n_out=5, seed=0):
@@ -69,7 +69,17 @@ def test_gradients_are_those_of_finite_differences(sizes):
 
 def test_the_context_starts_at_the_given_linear_function_of_the_moments():
     net, points, sizes = deepset(), points_of([3, 4], 2, 0), torch.tensor([3, 4])
-    slopes, intercept = torch.randn(8, 2).double(), torch.randn(2).double()
+    slopes, intercept = torch.randn(12, 2).double(), torch.randn(2).double()
     net.start_at(slopes, intercept)
     moments = net.moments(points, sizes)
     torch.testing.assert_close(net.start(moments)[:, :2], moments @ slopes + intercept)
+
+
+@given(sizes=SIZES, equal=st.booleans(), seed=st.integers(0, 99))
+def test_extremes_are_those_of_each_set(sizes, equal, seed):
+    sizes = [sizes[0]] * len(sizes) if equal else sizes
+    points, sets = points_of(sizes, 2, seed), Sets(torch.tensor(sizes))
+    low, high = sets.extremes(sets.arrange(points))
+    each = points.split(sizes)
+    assert torch.equal(low, torch.stack([x.amin(dim=0) for x in each]))
+    assert torch.equal(high, torch.stack([x.amax(dim=0) for x in each]))

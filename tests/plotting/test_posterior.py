@@ -108,6 +108,10 @@ def test_positive_parameters_over_decades_have_logarithmic_axes():
         (lognormal(), [1e3, 0.0], "log"),
         (np.abs(lognormal()) ** 0.2, None, "linear"),  # about one decade
         ({"one": lognormal(), "two": -lognormal()}, None, "linear"),
+        (lognormal() * [-1, 1], None, "linear"),
+        (np.vstack([lognormal(), np.zeros((9, 2))]), None, "log"),  # some zeros
+        (np.vstack([lognormal(200), np.zeros((800, 2))]), None, "log"),  # mostly zeros
+        (np.repeat([[0.0, 1.0], [1.0, 2.0]], 500, axis=0), None, "linear"),  # only zeros and ones
         ({"one": np.exp(SAMPLES[0] / 9), "two": 1e3 * np.exp(SAMPLES[1] / 9)}, None, "log"),
     ],
 )
@@ -129,6 +133,42 @@ def test_the_histogram_on_a_logarithmic_axis_is_one_of_decades():
     np.testing.assert_allclose(outline[1:-1:2, 1], counts / len(draws), atol=3 / len(draws))
 
 
+def test_zeros_are_shown_at_the_lower_end_of_a_logarithmic_axis():
+    draws = np.concatenate([lognormal(6000)[:, :1], np.zeros((2000, 1))])
+    (ax,) = PosteriorDisplay.from_predictions(draws).ax_[0]
+    outline = ax.patches[0].get_xy()
+    assert outline[0, 0] > 0
+    assert outline[1, 1] == pytest.approx(0.25, abs=0.01)
+    assert outline[1:-1:2, 1].sum() == pytest.approx(1, abs=0.01)
+
+
+def test_chosen_parameters_are_shown_in_their_order_within_chosen_limits(fitted):
+    draws = {"one": normal(3), "two": normal(3, seed=1)}
+    options = {"names": ["a", "b", "c"], "truth": [0.1, 0.2, 0.3], "limits": {"a": (-0.5, 2)}}
+    some = PosteriorDisplay.from_predictions(draws, parameters=["c", 0], **options)
+    assert some.names == ["c", "a"]
+    for label in draws:
+        np.testing.assert_array_equal(some.samples[label], draws[label][:, [2, 0]])
+    assert some.ax_[1, 1].get_xlim() == some.ax_[1, 0].get_ylim() == (-0.5, 2)
+    assert [line.get_xdata()[0] for line in some.ax_[1, 0].lines if line.get_xdata()[0] == 0.3]
+    outline = some.ax_[1, 1].patches[0].get_xy()
+    counts = np.histogram(draws["one"][:, 0], 40, (-0.5, 2))[0]
+    np.testing.assert_allclose(outline[1:-1:2, 1], counts / 2000)
+    whole = PosteriorDisplay.from_predictions(draws, parameters=["c", "a"], names=options["names"])
+    assert some.ax_[0, 0].get_xlim() == whole.ax_[0, 0].get_xlim()
+    npe, _, X = fitted
+    one = PosteriorDisplay.from_estimator(npe, X[0], parameters=["b"], limits=[(-9, 9)])
+    assert one.ax_[0, 0].get_xlim() == (-9, 9)
+    assert one.ax_[0, 0].get_xlabel() == "b"
+
+
+def test_limits_decide_whether_an_axis_is_logarithmic():
+    for limits, scale in [((0, 0.1), "linear"), ((1e-4, 0.1), "log"), ((0.1, 1), "linear")]:
+        display = PosteriorDisplay.from_predictions(lognormal(), limits=[limits, None])
+        assert display.ax_[0, 0].get_xscale() == display.ax_[1, 0].get_xscale() == scale
+        assert display.ax_[0, 0].get_xlim() == pytest.approx(limits)
+
+
 @pytest.mark.parametrize("log", [True, False])
 def test_contours_hold_their_share_of_the_draws(log):
     draws = lognormal()
@@ -143,7 +183,7 @@ def test_contours_hold_their_share_of_the_draws(log):
         assert inside.mean() == pytest.approx(share, abs=0.03)
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-7, -123_456.0, 1e17])
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1e-7, -123_456.0, 1e17, 1e20, -1e280])
 @pytest.mark.parametrize("p", [1, 3])
 def test_identical_draws_are_drawn_in_the_middle(value, p, caplog):
     display = PosteriorDisplay.from_predictions(np.full((100, p), value))
@@ -187,6 +227,21 @@ def test_bad_requests_say_what_was_expected():
         PosteriorDisplay.from_predictions(SAMPLES[0] * np.nan)
     with pytest.raises(ValueError, match=r"shape \(2,\); got \(3,\)"):
         PosteriorDisplay.from_predictions(SAMPLES[0], truth=[0, 0, 0])
+    with pytest.raises(ValueError, match="truth must be finite, or None"):
+        PosteriorDisplay.from_predictions(SAMPLES[0], truth=[0, np.inf])
+    with pytest.raises(ValueError, match=r"up to 1e\+300 .* reach 1\.00e\+305.*logarithm"):
+        PosteriorDisplay.from_predictions(np.full((50, 2), 1e305))
+    with pytest.raises(ValueError, match=r"some of \['theta_0', 'theta_1'\].*got \['a'\]"):
+        PosteriorDisplay.from_predictions(SAMPLES[0], parameters=["a"])
+    for limits in ({"theta_0": (1, 1)}, {"theta_0": 3}, [(1, np.inf), None]):
+        with pytest.raises(ValueError, match=r"limits of 'theta_0' must be \(low, high\)"):
+            PosteriorDisplay.from_predictions(SAMPLES[0], limits=limits)
+    with pytest.raises(ValueError, match=r"limits are for \['b'\]; the parameters are"):
+        PosteriorDisplay.from_predictions(SAMPLES[0], limits={"b": (0, 1)})
+    with pytest.raises(ValueError, match=r"a pair .* for each of .*; got 1"):
+        PosteriorDisplay.from_predictions(SAMPLES[0], limits=[(0, 1)])
+    with pytest.raises(ValueError, match=r"No draw of 'posterior' .* \['theta_1'\].*span"):
+        PosteriorDisplay.from_predictions(SAMPLES[0], limits={"theta_1": (1e3, 1e4)})
 
 
 @pytest.mark.parametrize("missing", ["matplotlib.pyplot", "corner"])

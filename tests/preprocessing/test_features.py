@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -65,6 +66,21 @@ def test_logarithms_of_positive_heavy_tails_have_their_inverse_and_volume(seed, 
     below = np.array([[-1.0, 0, 0], [scale, 0, 0]])
     np.testing.assert_array_equal(mapping.possible(below), [False, True])
     assert mapping.forward(below)[0, 0] == x[:, 0].min()
+
+
+@given(seed=st.integers(0, 999), width=st.sampled_from([0.1, 1.0, 50.0]))
+def test_counts_over_decades_become_logarithms_and_noise_is_added_to_the_counts(seed, width):
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(np.exp(rng.normal(0, 3, size=(500, 2))))
+    points = width * np.column_stack([counts[:, 0], rng.binomial(40, 0.5, 500)])
+    mapping = FeatureMap.fit(Packed(points), mask=False, log=True, noise_width=width)
+    np.testing.assert_array_equal(mapping.log_columns, [True, False])
+    x, noise = mapping.forward(points), rng.uniform(-0.5, 0.5, points.shape)
+    np.testing.assert_allclose(mapping.inverse(x), points, atol=1e-9 * points.max())
+    noisy = mapping.add_noise(torch.as_tensor(x), torch.as_tensor(noise)).numpy()
+    np.testing.assert_allclose(noisy, mapping.forward(points + width * noise), atol=1e-9)
+    possible = mapping.possible(np.array([[-width, 1.0], [0.0, -3.0], [-2 * width, 1.0]]))
+    np.testing.assert_array_equal(possible, [False, True, False])
 
 
 def test_a_heavy_tailed_column_may_have_missing_and_repeated_values():

@@ -7,8 +7,9 @@ from scipy import stats
 
 from skbi import JointPrior
 from skbi.preprocessing import maps as maps_module
+from skbi.preprocessing.batches import Indexer
 from skbi.preprocessing.maps import Maps
-from skbi.preprocessing.packed import Indexer, Packed, pack
+from skbi.preprocessing.packed import Packed, pack
 
 PRIOR = JointPrior({"a": stats.uniform(-1, 2), "b": stats.norm()})
 LIKE = torch.empty(0, dtype=torch.float32)
@@ -112,3 +113,16 @@ def test_minibatches_of_a_large_compressed_file_are_those_of_memory(tmp_path, mo
     assert batches[0].shape == (4, maps.width)
     assert torch.isfinite(batches[0]).all()
     torch.testing.assert_close(*batches, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("noise", "compressed"), [(1e-3, True), (0.05, False)])
+def test_narrow_vectors_are_compressed_if_they_are_precise(noise, compressed):
+    rng = np.random.default_rng(0)
+    prior = JointPrior({"a": stats.uniform(), "b": stats.norm()})
+    theta = prior.sample(1000, random_state=0)
+    X = theta @ [[1.0, 0.5], [0.3, -1.0]] + noise * rng.normal(size=(1000, 2))
+    maps = Maps.fit(prior, theta, pack(X), False, flat_coordinates=True)
+    found = maps.with_compression(theta, pack(X), np.arange(1000), rng)
+    assert (found.compression is not None) == compressed
+    few = maps.with_compression(theta, pack(X), np.arange(500), rng)
+    assert few.compression is None

@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbi.preprocessing.packed import Indexer, Packed, as_batch, as_table, pack
+from skbi.preprocessing.packed import Packed, as_batch, as_table, pack
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
@@ -74,29 +73,6 @@ def test_blocks_cover_everything_once_and_stay_small(sizes, n_points):
     assert all(len(b.points) <= n_points or len(b) == 1 for b in blocks)
     vectors = Packed(np.arange(20.0)[:, None])
     assert sum(len(vectors[rows]) for rows in vectors.blocks(n_points)) == 20
-
-
-@given(sizes=SIZES, seed=st.integers(0, 99), part=st.floats(0.01, 1))
-def test_minibatches_hold_distinct_points_of_their_own_sets(sizes, seed, part):
-    rng = np.random.default_rng(seed)
-    points = np.column_stack([np.repeat(np.arange(len(sizes)), sizes), np.arange(sum(sizes))])
-    batch = Packed(points.astype(float), np.array(sizes)).tensors(points, torch.empty(0))
-    rows = torch.as_tensor(rng.permutation(len(sizes)))
-    taken = Indexer(batch, rng).take(rows, part)
-    expected = [int(np.ceil(np.float32(part) * np.float32(sizes[r]))) for r in rows]
-    assert taken.sizes.tolist() == expected
-    assert taken.totals.tolist() == [sizes[r] for r in rows]
-    owner, identity = taken.points.numpy().T
-    np.testing.assert_array_equal(owner, np.repeat(rows.numpy(), expected))
-    assert len(set(identity)) == len(identity)
-
-
-def test_parts_of_sets_reach_every_point():
-    points = np.arange(30.0)[:, None]
-    batch = Packed(points, np.array([10, 20])).tensors(points, torch.empty(0))
-    indexer = Indexer(batch, np.random.default_rng(0))
-    taken = [indexer.take(torch.arange(2), 0.1).points for _ in range(300)]
-    assert set(torch.cat(taken).ravel().tolist()) == set(range(30))
 
 
 def test_one_observation_or_many():

@@ -1,10 +1,12 @@
 """Means and standard deviations of columns are numpy's, whatever their size."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from skbi.preprocessing.scales import mean_and_sd
+from skbi.preprocessing.scales import mean_and_sd, outlier_bounds
 
 
 @given(
@@ -47,3 +49,35 @@ def test_many_points_in_single_precision_are_added_up_in_double_precision():
     _, mean, sd = mean_and_sd(points)
     np.testing.assert_allclose(mean, points.astype(float).mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(sd, points.astype(float).std(axis=0), rtol=1e-5)
+
+
+@given(
+    seed=st.integers(0, 99),
+    n=st.sampled_from([200, 4000]),
+    value=st.sampled_from([-1e300, -1e12, 1e4, 1e12]),
+    share=st.sampled_from([0.0, 0.01]),
+)
+def test_outliers_do_not_count(seed, n, value, share):
+    x = np.random.default_rng(seed).normal(5, 2, n)
+    m = 1 + int(share * n)
+    _, mean, sd = mean_and_sd(np.r_[np.full(m, value), x][:, None])
+    np.testing.assert_allclose([mean[0], sd[0]], [x.mean(), x.std()], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        stats.norm(), stats.uniform(), stats.expon(), stats.laplace(), stats.t(3), stats.t(2),
+        stats.lognorm(5), stats.poisson(0.01), stats.beta(0.1, 0.1), stats.bernoulli(0.03),
+    ],
+    ids=lambda d: d.dist.name + str(d.args),
+)  # fmt: skip
+def test_tails_of_known_distributions_are_no_outliers(distribution):
+    points = distribution.rvs(size=(10_000, 20), random_state=0).astype(float)
+    low, high = outlier_bounds(points)
+    assert (points >= low).all()
+    assert (points <= high).all()
+
+
+def test_a_few_values_tell_of_no_outliers():
+    assert np.isinf(outlier_bounds(np.r_[np.arange(50.0), 1e12][:, None])).all()

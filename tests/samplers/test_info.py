@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from skbi.samplers.info import effective_sample_size, r_hat
+from skbi.samplers.info import SamplerInfo, effective_sample_size, r_hat
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.9])
@@ -42,3 +42,23 @@ def test_ranks_are_compared_and_the_order_of_chains_does_not_matter():
         assert diagnostic(x[:, ::-1]) == pytest.approx(diagnostic(x))
     assert r_hat(x) < 1.01
     assert effective_sample_size(np.arctan(x)) == pytest.approx(effective_sample_size(x))
+
+
+@pytest.mark.parametrize("p", [1, 3, 1000])
+def test_what_was_found_is_printed_in_a_line(p):
+    info = SamplerInfo(
+        "nested",
+        1234,
+        log_evidence=-2.62856651,
+        ess=np.linspace(100.04, 507.6, p),
+        r_hat=np.full(p, np.nan),
+        results={"samples": np.zeros((10_000, 3))},
+        warnings=("too few",),
+    )
+    text = str(info)
+    assert text == repr(info)
+    assert "sampler='nested', n_calls=1234, log_evidence=-2.629, ess=" in text
+    assert "results=<dict>, warnings=('too few',)" in text
+    assert "None" not in text
+    assert ("<1000 from 100 to 507.6>" if p == 1000 else "[100") in text
+    assert len(text) < 250

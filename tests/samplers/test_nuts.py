@@ -10,7 +10,7 @@ from likelihoods import CoinAndShift, GivenLikelihood, LinearGaussian
 from scipy import stats
 
 from skbi import JointPrior
-from skbi.samplers.nuts import nuts
+from skbi.samplers.nuts import _convergence_message, nuts
 
 
 @pytest.mark.parametrize("p", [1, 3, 10])
@@ -58,6 +58,26 @@ def test_chains_that_disagree_are_reported():
     _, info = nuts(likelihood, prior, 500, np.random.default_rng(0))
     (message,) = info.warnings
     assert re.search(r"separate modes.* R-hat is .*'smc'", message)
+
+
+@pytest.mark.parametrize(
+    ("r_hat", "ess", "limit", "expected"),
+    [
+        (1.0501, 400.0, 1.05, ["R-hat is up to 1.06 (should be below 1.05)"]),
+        (1.71, 99.9, 1.72, ["size is down to 99 (should be 100 or more)"]),
+        (1.8, 3.0, 1.719, ["up to 1.80 (should be below 1.71), and", "down to 3 (should be 100"]),
+        (1.71, 100.0, 1.72, []),
+    ],
+)
+def test_messages_name_only_what_is_wrong(r_hat, ess, limit, expected):
+    nans = np.array([np.nan, 1.0])
+    message = _convergence_message(np.array([np.nan, r_hat]), np.array([np.nan, ess]), limit * nans)
+    assert (message is None) == (not expected)
+    for text in expected:
+        assert text in message
+    if expected:
+        assert ("R-hat" in message) == (r_hat > limit)
+        assert ("effective sample size" in message) == (ess < 100)
 
 
 def test_chains_need_a_warm_up():

@@ -156,6 +156,25 @@ def test_a_dependent_prior():
     assert abs(draws[:, 0].mean() - 0.505) < 0.01  # weighted by a: 0.5 + 0.05^2 / 0.5
 
 
+def test_draws_are_exact_at_the_edges_of_a_triangle():
+    """A prior of dependent parameters, at observations on and beyond its edges and corners."""
+    prior, noise = Triangle(), 0.05
+    side = (np.arange(600) + 0.5) / 600
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    grid = grid[grid[:, 1] < grid[:, 0]]
+    for x in ([0.5, 0.0], [0.5, 0.55], [0.95, 0.95], [0.05, 0.02], [1.05, 0.5]):
+
+        def log_likelihood(theta, x=x):
+            return stats.norm.logpdf(theta, x, noise).sum(axis=1)
+
+        draws, _ = sample(log_likelihood, prior, 4000)
+        assert ((draws[:, 1] > 0) & (draws[:, 1] < draws[:, 0]) & (draws[:, 0] < 1)).all()
+        weights = np.exp(log_likelihood(grid))
+        mean = np.average(grid, axis=0, weights=weights)
+        sd = np.average((grid - mean) ** 2, axis=0, weights=weights) ** 0.5
+        agrees(draws, mean, sd)
+
+
 def test_a_dependent_prior_without_bounds():
     """Value ~ N(0, scale^2) is seen with noise: exact by a quadrature over the scale."""
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from simulators import PRIOR, failing_vector
 
-from skbi import FunctionSimulator, simulate
+from skbi import FunctionSimulator, JointPrior, simulate
 from skbi.simulation import SimulationReport
 from skbi.simulation.tasks import Failure
 
@@ -53,6 +53,31 @@ def test_which_failures_call_for_a_warning():
         assert "depends on b" in dependent.warning(is_returned=is_returned)
     assert at_random.warning(is_returned=False) == str(at_random)
     assert at_random.warning(is_returned=True) is None
+
+
+def test_what_the_warning_says_npe_and_nle_learn_is_what_the_pairs_hold():
+    """M ~ U(-2, 2), x = m + N(0, 1), and a simulation fails if x < 0, as data then do, too."""
+    prior = JointPrior({"m": stats.uniform(-2, 4)})
+    simulator = FunctionSimulator(censored, vectorized=True)
+    with pytest.warns(UserWarning, match="conditional on success") as caught:
+        m, X = simulate(prior, simulator, 200_000, on_error="drop", random_state=0)
+    message = str(caught[0].message)
+    assert "NPE learns the right posterior" in message
+    assert "that of NLE lacks a factor P(success | theta)" in message
+    m, x = m[:, 0], X[:, 0]
+    grid = np.linspace(-2, 2, 4001)
+    exact = np.average(grid, weights=stats.norm.pdf(0.3, grid))  # 0.231
+    near = m[np.abs(x - 0.3) < 0.05]
+    assert abs(near.mean() - exact) < 5 * near.std() / np.sqrt(len(near))
+    below_half = (x < 0.5)[np.abs(m + 1) < 0.02]  # at m = -1: a ninth without the condition
+    without = stats.norm.cdf(0.5, -1) - stats.norm.cdf(0, -1)
+    expected = without / stats.norm.sf(0, -1)
+    assert abs(below_half.mean() - expected) < 5 * below_half.std() / np.sqrt(len(below_half))
+
+
+def censored(theta, rng):
+    x = theta + rng.normal(size=theta.shape)
+    return np.where(x < 0, np.nan, x)
 
 
 def test_a_warning_says_when_failures_depend_on_theta():

@@ -279,7 +279,7 @@ def test_progress_is_shown_only_when_asked(capsys):
     module, loss, _ = problem()
     run(module, loss, replace(max_iter=2), VALIDATION)
     assert capsys.readouterr() == ("", "")
-    run(module, loss, replace(max_iter=2), VALIDATION, progress="NPEEstimator")
+    run(module, loss, replace(max_iter=2), VALIDATION, progress={"desc": "NPEEstimator"})
     out, err = capsys.readouterr()
     assert out == ""
     for text in ("NPEEstimator", "2/2", "train loss", "validation loss"):
