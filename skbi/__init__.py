@@ -16,7 +16,7 @@ from skbi.calibration import (
     tarp_curve,
     uniformity_test,
 )
-from skbi.estimators import NLEEstimator, NPEEstimator, Typicality, sequential
+from skbi.estimators import NLEEstimator, NPEEstimator, NREEstimator, Typicality, sequential
 from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
 from skbi.preprocessing import (
     Basis,
@@ -44,6 +44,7 @@ __all__ = [
     "LossCurveDisplay",
     "NLEEstimator",
     "NPEEstimator",
+    "NREEstimator",
     "PosteriorDisplay",
     "Prior",
     "RankDisplay",
@@ -77,6 +78,7 @@ TRUSTED_TYPES = [
         Maps,
         NLEEstimator,
         NPEEstimator,
+        NREEstimator,
         ParameterMap,
         Projection,
         Stabiliser,

@@ -16,14 +16,20 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
-from skbi import JointPrior, NLEEstimator, NPEEstimator
+from skbi import JointPrior, NLEEstimator, NPEEstimator, NREEstimator
 
 QUICK = {"n_transforms": 1, "hidden_layer_sizes": (8,), "random_state": 0}
+QUICK_RATIO = {"hidden_layer_sizes": (8,), "random_state": 0}
 PRIOR = JointPrior({"a": stats.uniform(-1, 2), "b": stats.halfnorm()})
 THETA = PRIOR.sample(100, random_state=0)
 X = THETA + 0.3 * np.random.default_rng(0).normal(size=(100, 2))
 pytestmark = pytest.mark.filterwarnings("ignore:.*of the draws lie outside the range")
-both = pytest.mark.parametrize("kind", [NPEEstimator, NLEEstimator])
+kinds = pytest.mark.parametrize("kind", [NPEEstimator, NLEEstimator, NREEstimator])
+
+
+def quick(kind, **options):
+    """Return a small, unfitted estimator."""
+    return kind(prior=PRIOR, **{**(QUICK_RATIO if kind is NREEstimator else QUICK), **options})
 
 
 class Interrupted(NPEEstimator):
@@ -87,10 +93,10 @@ def test_a_full_disk_ends_a_sampling_run_with_its_last_checkpoint(monkeypatch, t
     assert abs(info.log_evidence - whole[0]) < 5 * np.hypot(whole[1], info.log_evidence_error)
 
 
-@both
+@kinds
 def test_threads_share_an_estimator(kind):
-    fitted = kind(prior=PRIOR, max_iter=2, **QUICK).fit(THETA, X)
-    options = {"n_particles": 64} if kind is NLEEstimator else {}
+    fitted = quick(kind, max_iter=2).fit(THETA, X)
+    options = {} if kind is NPEEstimator else {"n_particles": 64}
 
     def work(seed):
         draws = fitted.sample_posterior(X[seed], 20, random_state=seed, **options)
@@ -104,10 +110,10 @@ def test_threads_share_an_estimator(kind):
         np.testing.assert_array_equal(one[1], other[1])
 
 
-@both
+@kinds
 def test_threads_fit_side_by_side(kind):
     def work(seed):
-        estimator = kind(prior=PRIOR, max_iter=2, **{**QUICK, "random_state": seed})
+        estimator = quick(kind, max_iter=2, random_state=seed)
         return estimator.fit(THETA, X).log_prob(THETA, X)
 
     alone = [work(seed) for seed in range(4)]
@@ -130,17 +136,18 @@ def results(kind, missing="error"):
     sets = THETA[:, None] + np.random.default_rng(1).normal(size=(100, 5, 2))
     found = []
     for data in (X, sets):
-        estimator = kind(prior=PRIOR, max_iter=2, **options, **QUICK).fit(THETA, data)
+        estimator = quick(kind, max_iter=2, **options).fit(THETA, data)
         found += [estimator.log_prob(THETA, data), estimator.loss_curve_]
     if kind is NPEEstimator:
         found.append(estimator.sample_posterior(data[:2], 5))
     else:
         found.append(estimator.sample_posterior(data[0], 20, n_particles=64))
+    if kind is NLEEstimator:
         found.append(estimator.sample_likelihood(THETA[:2], 5))
     return found
 
 
-@both
+@kinds
 def test_torchs_defaults_do_not_matter(kind, request):
     expected = results(kind)
     request.getfixturevalue("odd_defaults")
@@ -150,10 +157,10 @@ def test_torchs_defaults_do_not_matter(kind, request):
     assert torch.empty(0).is_meta
 
 
-@both
+@kinds
 def test_a_file_gives_the_same_densities_in_another_process(kind, tmp_path):
     """Another thread count, hash seed and state of the global generators; memory-mapped."""
-    fitted = kind(prior=PRIOR, max_iter=2, **QUICK).fit(THETA, X)
+    fitted = quick(kind, max_iter=2).fit(THETA, X)
     joblib.dump((fitted, THETA, X), tmp_path / "fitted.joblib")
     script = f"""
 import joblib, numpy as np, torch

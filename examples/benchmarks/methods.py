@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from examples.benchmarks.tasks import GaussianPrior
-from skbi import NLEEstimator, NPEEstimator
+from skbi import NLEEstimator, NPEEstimator, NREEstimator
 
 
 class Skbi:
@@ -52,6 +52,28 @@ class SkbiNLE:
     def log_prob(self, theta, X):
         """Log density of pairs (n,)."""
         return self.nle.log_prob(theta, X)
+
+
+class SkbiNRE:
+    """skbi's NRE and its sampler with their defaults; its log score is a mean log ratio."""
+
+    learns = "ratio"
+
+    def __init__(self, seed, **options):
+        self.options = {"random_state": seed, **options}
+
+    def fit(self, task, theta, X):
+        """Learn from pairs."""
+        self.nre = NREEstimator(prior=task.prior, **self.options).fit(theta, X)
+        return self
+
+    def sample_posterior(self, X_obs, n_samples, *, random_state=0):
+        """Draw (n_obs, n_samples, p)."""
+        return self.nre.sample_posterior(X_obs, n_samples, random_state=random_state)
+
+    def log_prob(self, theta, X):
+        """Log ratio of pairs (n,)."""
+        return self.nre.log_prob(theta, X)
 
 
 class Sbi:
@@ -156,6 +178,8 @@ METHODS = {
     "skbi, quick": partial(Skbi, max_iter=10),
     "skbi RealNVP": partial(Skbi, flow="realnvp"),
     "skbi NLE": SkbiNLE,
+    "skbi NRE": SkbiNRE,
+    "skbi NRE, balanced": partial(SkbiNRE, balance=100.0),
     "sbi NSF": Sbi,
     "sbi MAF": partial(Sbi, flow="maf"),
     "sbi NLE NSF": SbiNLE,

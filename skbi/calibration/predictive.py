@@ -114,7 +114,7 @@ def misspecification_score(estimator: Any, X_obs: Any) -> Any:
 
     Parameters
     ----------
-    estimator : NPEEstimator or NLEEstimator, or an object with ``typicality(X_obs)``
+    estimator : NPEEstimator, NLEEstimator or NREEstimator, or an object with ``typicality(X_obs)``
         A fitted estimator.
     X_obs : array-like
         One observation or a batch, as in ``sample_posterior``.
@@ -153,8 +153,8 @@ def misspecification_score(estimator: Any, X_obs: Any) -> Any:
     estimator = fitted_estimator(estimator)
     if not callable(getattr(estimator, "typicality", None)):
         raise TypeError(
-            "misspecification_score needs an NPEEstimator or NLEEstimator, which remember their "
-            "training simulations, or another object with a method typicality(X_obs); got "
-            f"{type(estimator).__name__}."
+            "misspecification_score needs an estimator of skbi, such as NPEEstimator, which "
+            "remembers its training simulations, or another object with a method "
+            f"typicality(X_obs); got {type(estimator).__name__}."
         )
     return estimator.typicality(X_obs)

@@ -4,6 +4,7 @@ from skbi.estimators.base import BaseSBIEstimator
 from skbi.estimators.density import DensityEstimator
 from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.npe import NPEEstimator
+from skbi.estimators.nre import NREEstimator
 from skbi.estimators.pairs import TrainingData, plan_training
 from skbi.estimators.sampled import LearntLikelihood, SampledPosterior
 from skbi.estimators.sequential import sequential
@@ -15,6 +16,7 @@ __all__ = [
     "LearntLikelihood",
     "NLEEstimator",
     "NPEEstimator",
+    "NREEstimator",
     "SampledPosterior",
     "TrainingData",
     "Typicality",

@@ -24,6 +24,7 @@ __all__ = [
     "check_independent",
     "check_lengths",
     "check_n_samples",
+    "check_pairing",
     "check_theta_under_prior",
     "check_width",
     "default_names",
@@ -63,6 +64,15 @@ def check_lengths(n_theta: int, n_X: int) -> None:
         raise ValueError(
             f"theta and X must hold the same number of pairs; got {n_theta} and {n_X}. It is "
             "fit(theta, X)."
+        )
+
+
+def check_pairing(n_theta: int, n_X: int) -> None:
+    """Refuse theta and X that neither are paired nor one of which is a single one."""
+    if {n_theta, n_X} - {1, max(n_theta, n_X)}:
+        raise ValueError(
+            "theta and X must be paired row by row, or one of them must hold a single one; got "
+            f"{n_theta} rows of theta and {n_X} observations."
         )
 
 

@@ -20,6 +20,7 @@ from torch.nn.functional import logsigmoid
 from skbi.estimators.checks import (
     check_density_exists,
     check_n_samples,
+    check_pairing,
     describe_atoms,
     linearly_dependent,
 )
@@ -34,8 +35,8 @@ from skbi.estimators.likelihoods import (
     start_at_regression,
 )
 from skbi.estimators.pairs import TrainingData, plan_training
-from skbi.estimators.sampled import SampledPosterior, extend_range
-from skbi.estimators.typicality import describe_untypical
+from skbi.estimators.sampled import SampledPosterior, advise_on_points, extend_range
+from skbi.estimators.typicality import describe_untypical, p_values_of_sets
 from skbi.networks.layers import MLP
 from skbi.parallel import blocks
 from skbi.preprocessing.maps import Maps
@@ -257,12 +258,7 @@ class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
         if self._architecture["failures"] and (failed := failed_rows(X)).any():
             return self._log_prob_of_failures(table, X, failed, shape)
         packed, _ = self._check_observations(X)
-        n = max(shape[0], len(packed))
-        if {shape[0], len(packed)} - {1, n}:
-            raise ValueError(
-                "theta and X must be paired row by row, or one of them must hold a single one; got "
-                f"{shape[0]} rows of theta and {len(packed)} observations."
-            )
+        check_pairing(shape[0], len(packed))
         z, log_det = (a.reshape(*shape, *a.shape[1:]) for a in self._maps.theta.forward(table))
         ensemble = Ensemble(self.members_).active().double()
         values = log_likelihood(ensemble, self._maps, z, packed)
@@ -448,11 +444,8 @@ class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
         return super()._check_observations(X, 3 if axes_of(X) == 3 else n_axes)
 
     def _p_values(self, X: Packed) -> NDArray[np.float64]:
-        """Return, for each set, the smallest p-value of its points times their number."""
-        by_point, smallest = super()._p_values(X), np.ones(len(X))
-        by_point = np.where(self._maps.X.possible(X.points), by_point, 0.0)
-        np.minimum.at(smallest, X.owners(), by_point)
-        return np.minimum(1, smallest * np.bincount(X.owners()))
+        by_point = np.where(self._maps.X.possible(X.points), super()._p_values(X), 0.0)
+        return p_values_of_sets(by_point, X.owners())
 
     def _likelihoods(
         self, X: Packed, prior: Prior, *, every_member: bool = False
@@ -462,12 +455,7 @@ class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
         return [Likelihood(ensemble, self._maps, X[i : i + 1], prior) for i in range(len(X))]
 
     def _advise_on_observations(self, X: Packed, sampler: Sampler) -> list[str]:
-        messages = []
-        if not sampler.many_observations and X.sizes is None and len(X) > 1:
-            messages.append(
-                f"X_obs is {len(X)} single points, each an observation that is sampled on its own. "
-                "If they share one theta, pass X_obs[None]."
-            )
+        messages = advise_on_points(X, sampler)
         maps, (low, high) = self._maps.X, self._X_range
         if not maps.possible(X.points).all():
             features = np.flatnonzero(maps.log_columns).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -12,28 +11,24 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
-from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skbi.estimators.checks import (
-    check_independent,
-    check_lengths,
-    check_n_samples,
-    describe_shared_values,
-)
+from skbi.estimators.checks import check_independent, check_n_samples, describe_shared_values
 from skbi.estimators.density import DensityEstimator
 from skbi.estimators.pairs import TrainingData, plan_training
 from skbi.estimators.summaries import (
     MAX_POINTS,
+    SET_SLOWDOWN,
     PosteriorMember,
-    check_module,
+    build_summary,
     embed_observations,
     embedder,
     fit_transformer,
     join_summaries,
     set_fractions,
+    specify_summary,
     start_at_moments,
 )
 from skbi.estimators.typicality import describe_untypical
@@ -48,7 +43,6 @@ from skbi.estimators.views import (
     take_views,
     views_of,
 )
-from skbi.networks.sets import DeepSet
 from skbi.parallel import blocks
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
@@ -64,7 +58,6 @@ _MAX_START_PAIRS = 10_000  # pairs that the regression which training starts fro
 _MIN_START_PAIRS = 10
 _START_SETS = 256  # sets read at a time for that
 _MANY_PAIRS = 5000  # from which on three members do instead of four
-_SET_SLOWDOWN = 2  # networks for sets learn at half the rate
 
 
 class NPEEstimator(DensityEstimator):
@@ -371,17 +364,9 @@ class NPEEstimator(DensityEstimator):
         return maps.with_compression(data.theta, data.X, data.training, rng)
 
     def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
-        for_sets = self.summary == "deepset" or isinstance(self.summary, DeepSet)
-        if for_sets and data.X.n_axes == 2:
-            raise ValueError(
-                "A DeepSet summary reads sets, X of shape (n, S, d) or a list of arrays "
-                "(S_i, d); got vectors. Use summary='auto'."
-            )
-        module, n_summary_features = None, self.n_summary_features
-        if isinstance(self.summary, nn.Module):
-            module = copy.deepcopy(self.summary).to("cpu", torch.float32)
-            single = torch.empty(0, dtype=torch.float32, device="cpu")
-            n_summary_features = check_module(module, maps.batch(data.X[:2], single))
+        module, n_summary_features = specify_summary(
+            self.summary, self.n_summary_features, data.X, maps
+        )
         return {
             "n_axes": data.X.n_axes,
             "n_parameters": data.theta.shape[1],
@@ -393,11 +378,7 @@ class NPEEstimator(DensityEstimator):
         }
 
     def _build(self, architecture: dict[str, Any]) -> PosteriorMember:
-        width, summary = architecture["n_features"], copy.deepcopy(architecture["module"])
-        if summary is None and architecture["n_axes"] == 3:
-            summary = DeepSet(width, architecture["n_summary_features"])
-        if summary is not None:
-            width = architecture["n_summary_features"]
+        summary, width = build_summary(architecture)
         flow = self._build_flow(architecture, architecture["n_parameters"], width)
         return PosteriorMember(summary, flow, architecture["has_view"])
 
@@ -413,9 +394,9 @@ class NPEEstimator(DensityEstimator):
             self,
             data,
             n_members=n_members,
-            slowdown=_SET_SLOWDOWN if has_sets else 1,
+            slowdown=SET_SLOWDOWN if has_sets else 1,
             first_lag=VIEW_LAG if maps.compression is not None else 0,
-            set_fractions=set_fractions(data.X, self.summary),
+            set_fractions=set_fractions(self.summary, data.X),
             own_module=own_module,
         )
 
@@ -454,10 +435,8 @@ class NPEEstimator(DensityEstimator):
             for member in members:
                 member.flow.start_at(*regression)
             return
-        indexer, fraction = (
-            maps.indexer(data.X, like, rng),
-            set_fractions(data.X, self.summary)[0][1],
-        )
+        indexer = maps.indexer(data.X, like, rng)
+        fraction = set_fractions(self.summary, data.X)[0][1]
         parts = torch.as_tensor(pairs, device=self.device).split(_START_SETS)
         start_at_moments(members, z, lambda: (indexer.take(rows, fraction) for rows in parts))
 
@@ -475,7 +454,7 @@ class NPEEstimator(DensityEstimator):
             names = [n for n, d in zip(self.prior.names, discrete, strict=True) if d]
             raise ValueError(
                 f"The parameters {names} are discrete, and NPE learns a density over theta. Use "
-                "NLEEstimator, which learns the likelihood and accepts discrete parameters."
+                "NLEEstimator or NREEstimator, which accept discrete parameters."
             )
         names = super()._check_parameters(theta, names, resumed)
         check_independent(theta, names)
@@ -488,10 +467,7 @@ class NPEEstimator(DensityEstimator):
         training: NDArray[np.int64],
         rng: np.random.Generator,
     ) -> Any:
-        if not hasattr(self.summary, "transform"):
-            return None
-        check_lengths(len(theta), _num_samples(X))
-        return fit_transformer(self.summary, _safe_indexing(X, training), theta[training], rng)
+        return fit_transformer(self.summary, X, theta, training, rng)
 
     def _summarise(self, member: PosteriorMember, maps: Maps, X: Packed) -> NDArray[np.float64]:
         if X.sizes is None:

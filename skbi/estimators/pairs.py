@@ -129,6 +129,7 @@ def plan_training(
     n_members: int | None = None,
     shrinkage_range: float = 25.0,
     slowdown: float = 1.0,
+    batch_factor: float = _BATCH_FACTOR,
     first_lag: float = 0.0,
     set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS,
     own_module: bool = False,
@@ -145,6 +146,8 @@ def plan_training(
         The shrinkage of the last member over that of the first.
     slowdown : float, default=1
         What learning rate, batch size and shrinkage are divided by, for networks that need it.
+    batch_factor : float, default=2.56
+        Rows of a minibatch that is not given, over the square root of the number of rows.
     first_lag, set_fractions, own_module
         See `TrainingPlan`.
 
@@ -156,7 +159,7 @@ def plan_training(
     n_members = estimator.n_estimators if n_members is None else n_members
     size, rate = estimator.batch_size, estimator.learning_rate_init
     if size == "auto":
-        size = 2 ** round(math.log2(max(_MIN_BATCH, _BATCH_FACTOR / slowdown * math.sqrt(n_rows))))
+        size = 2 ** round(math.log2(max(_MIN_BATCH, batch_factor / slowdown * math.sqrt(n_rows))))
     size = min(size, n_rows)
     # alpha in standard errors of a weight's mean gradient, then in sds over minibatches
     threshold = estimator.alpha / slowdown * (_ALPHA_PAIRS / n_rows) ** (1 / 6)

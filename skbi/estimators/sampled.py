@@ -37,7 +37,7 @@ from skbi.samplers.registry import (
 from skbi.training.ensemble import Ensemble
 from skbi.training.loop import History
 
-__all__ = ["LearntLikelihood", "SampledPosterior", "extend_range"]
+__all__ = ["LearntLikelihood", "SampledPosterior", "advise_on_points", "extend_range"]
 
 _MAX_ROWS = 6000  # theta in the network at one time
 
@@ -56,6 +56,16 @@ def extend_range(
     ranges = [np.stack([x.min(axis=0), x.max(axis=0)]) for x in chunks(values)]
     low, high = np.stack(ranges if known is None else [*ranges, known], axis=1)
     return np.stack([low.min(axis=0), high.max(axis=0)])
+
+
+def advise_on_points(X: Packed, sampler: Sampler) -> list[str]:
+    """Return a warning of single points that are sampled one by one, if a sampler does so."""
+    if sampler.many_observations or X.sizes is not None or len(X) == 1:
+        return []
+    return [
+        f"X_obs is {len(X)} single points, each an observation that is sampled on its own. "
+        "If they share one theta, pass X_obs[None]."
+    ]
 
 
 class SampledPosterior(ABC):

@@ -1,7 +1,8 @@
 """Rounds of simulations ever closer to the posterior of one observation.
 
-For a likelihood each round draws theta from the last posterior, and some from the prior. The
-objective of NLE needs no correction, as it holds for any theta.
+For a likelihood or a ratio each round draws theta from the last posterior, and some from the prior.
+The objective of NLE needs no correction, as it holds for any theta; nor does that of NRE, whose
+contrasts are drawn as its pairs are.
 
 For NPE each round draws theta from the prior restricted to R = {theta : q(theta | x_o) >= c}, which
 holds all but a share epsilon of q. Inside R the posterior is only rescaled, so that the objective
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 from skbi.estimators.checks import check_n_samples
 from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.npe import NPEEstimator
+from skbi.estimators.nre import NREEstimator
 from skbi.estimators.sampled import SampledPosterior
 from skbi.estimators.typicality import describe_untypical
 from skbi.parallel import progress_options
@@ -45,7 +47,7 @@ def sequential(
     prior: Prior,
     simulator: Any,
     X_obs: Any,
-    estimator: NPEEstimator | NLEEstimator,
+    estimator: NPEEstimator | NLEEstimator | NREEstimator,
     *,
     rounds: int = 5,
     n_samples: int = 1000,
@@ -54,13 +56,13 @@ def sequential(
     n_jobs: int | None = None,
     random_state: RandomState = None,
     verbose: int | str = "auto",
-) -> tuple[NPEEstimator | NLEEstimator, NDArray[np.float64], Any]:
+) -> tuple[NPEEstimator | NLEEstimator | NREEstimator, NDArray[np.float64], Any]:
     """Fit the posterior of one observation in rounds, which simulate ever closer to it.
 
-    The first round simulates from the prior. With NLE each further round simulates at draws of the
-    last posterior, a fifth of them replaced by draws of the prior, and fits anew to all pairs so
-    far. With NPE it simulates from the prior restricted to where the last posterior lies, and fits
-    anew to all pairs that lie there.
+    The first round simulates from the prior. With NLE and NRE each further round simulates at
+    draws of the last posterior, a fifth of them replaced by draws of the prior, and fits anew to
+    all pairs so far. With NPE it simulates from the prior restricted to where the last posterior
+    lies, and fits anew to all pairs that lie there.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def sequential(
         As in `simulate`.
     X_obs : array-like
         The one observation, as the estimator's ``sample_posterior`` takes it.
-    estimator : NPEEstimator or NLEEstimator
+    estimator : NPEEstimator, NLEEstimator or NREEstimator
         Cloned for every round, with this prior and a random_state of its own.
     rounds : int, default=5
     n_samples : int, default=1000
@@ -90,7 +92,7 @@ def sequential(
 
     Returns
     -------
-    estimator : NPEEstimator or NLEEstimator
+    estimator : NPEEstimator, NLEEstimator or NREEstimator
         That of the last round, valid for ``X_obs`` and observations much like it.
     theta : ndarray, shape (n, p)
         The parameters that it was fitted to.

@@ -15,8 +15,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin, clone
 from sklearn.ensemble._base import _set_random_states
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 from torch import Tensor, nn
 
+from skbi.estimators.checks import check_lengths
 from skbi.estimators.side_by_side import SideBySide
 from skbi.flows import ConditionalFlow
 from skbi.networks.layers import hard_clip, soft_clip
@@ -32,18 +35,24 @@ from skbi.training.start import regress
 
 __all__ = [
     "MAX_POINTS",
+    "SET_SLOWDOWN",
     "PosteriorMember",
+    "build_summary",
     "check_module",
     "embed_observations",
     "embedder",
     "fit_transformer",
     "join_summaries",
+    "regress_on_moments",
     "set_fractions",
+    "specify_summary",
     "start_at_moments",
     "summarise",
+    "summarise_sets",
 ]
 
 MAX_POINTS = 2**14  # points that are in the summary network of one thread at a time
+SET_SLOWDOWN = 2  # networks for sets learn at half the rate
 _MAX_PARTS, _MIN_NUMBERS = 4, 2**15  # of a minibatch, and numbers that are worth a part
 _N_TRIED = 8  # observations that a module is tried on
 _MIN_SET_POINTS = 25  # of a set that is read in part
@@ -113,13 +122,57 @@ def summarise(summary: nn.Module | None, batch: Batch) -> Tensor:
     return soft_clip(summary(batch.points, *sizes))
 
 
+def specify_summary(
+    summary: str | TransformerMixin | nn.Module, n_summary_features: int, X: Packed, maps: Maps
+) -> tuple[nn.Module | None, int]:
+    """Return a copy of the user's module, if ``summary`` is one, and the width of summaries."""
+    if (summary == "deepset" or isinstance(summary, DeepSet)) and X.n_axes == 2:
+        raise ValueError(
+            "A DeepSet summary reads sets, X of shape (n, S, d) or a list of arrays "
+            "(S_i, d); got vectors. Use summary='auto'."
+        )
+    if not isinstance(summary, nn.Module):
+        return None, n_summary_features
+    module = copy.deepcopy(summary).to("cpu", torch.float32)
+    single = torch.empty(0, dtype=torch.float32, device="cpu")
+    return module, check_module(module, maps.batch(X[:2], single))
+
+
+def build_summary(architecture: dict[str, Any]) -> tuple[nn.Module | None, int]:
+    """Build a summary network, or none for vectors, and return the width of its output."""
+    width, summary = architecture["n_features"], copy.deepcopy(architecture["module"])
+    if summary is None and architecture["n_axes"] == 2:
+        return None, width
+    if summary is None:
+        summary = DeepSet(width, architecture["n_summary_features"])
+    return summary, architecture["n_summary_features"]
+
+
+def set_fractions(
+    summary: str | TransformerMixin | nn.Module, X: Packed
+) -> tuple[tuple[float, float], ...]:
+    """Return how much of each set the epochs read, see `TrainingPlan`."""
+    of_users = isinstance(summary, nn.Module) and not isinstance(summary, DeepSet)
+    if X.sizes is None or of_users:
+        return WHOLE_SETS
+    least = min(1.0, _MIN_SET_POINTS / float(X.sizes.mean()))
+    return tuple((upto, max(fraction, least)) for upto, fraction in _SET_FRACTIONS)
+
+
 def fit_transformer(
-    summary: TransformerMixin, X: Any, theta: NDArray[np.float64], rng: np.random.Generator
-) -> TransformerMixin:
-    """Fit a copy of a user's transformer, with random states of its own."""
+    summary: str | TransformerMixin | nn.Module,
+    X: Any,
+    theta: NDArray[np.float64],
+    training: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> TransformerMixin | None:
+    """Fit a clone of ``summary`` to the training pairs, if it is a transformer."""
+    if not hasattr(summary, "transform"):
+        return None
+    check_lengths(len(theta), _num_samples(X))
     transformer = clone(summary)
     _set_random_states(transformer, int(rng.integers(2**31)))
-    return transformer.fit(X, theta)
+    return transformer.fit(_safe_indexing(X, training), theta[training])
 
 
 @torch.no_grad()
@@ -214,15 +267,6 @@ def embed_observations(
     return contexts, moments, join_frames([frames[start] for start in sorted(frames)])
 
 
-def set_fractions(X: Packed, summary: Any) -> tuple[tuple[float, float], ...]:
-    """Return how much of each set the epochs read, see `TrainingPlan`; users' modules read all."""
-    of_users = isinstance(summary, nn.Module) and not isinstance(summary, DeepSet)
-    if X.sizes is None or of_users:
-        return WHOLE_SETS
-    least = min(1.0, _MIN_SET_POINTS / float(X.sizes.mean()))
-    return tuple((upto, max(fraction, least)) for upto, fraction in _SET_FRACTIONS)
-
-
 @torch.no_grad()
 def start_at_moments(
     members: Sequence[PosteriorMember],
@@ -241,23 +285,33 @@ def start_at_moments(
     read : callable
         Returns the n sets that belong to z, in batches.
     """
-
-    def of_sets(network: Callable[..., Tensor]) -> NDArray[np.float64]:
-        outputs = [network(batch.points, batch.sizes, batch.totals) for batch in read()]
-        return torch.cat(outputs).cpu().double().numpy()
-
-    moments = of_sets(members[0].summary.moments)
-    mean, scale = moments.mean(axis=0), moments.std(axis=0) + _MIN_MOMENT_SCALE
     k = min(z.shape[1], members[0].flow.n_context)
-    slopes, intercept, _ = regress((moments - mean) / scale, z[:, :k])
-    slopes = slopes / scale[:, None]
+    slopes, intercept, _ = regress_on_moments(members[0].summary, z[:, :k], read)
     for member in members:
-        prediction = slopes, intercept - mean @ slopes
-        member.summary.start_at(*(to_tensor(a, member.log_weight) for a in prediction))
-        context = of_sets(member.summary)
+        member.summary.start_at(*(to_tensor(a, member.log_weight) for a in (slopes, intercept)))
+        context = _of_sets(member.summary, read)
         of_context, *rest = regress(context[:, :k], z)
         n_others = context.shape[1] - k
         member.flow.start_at(np.pad(of_context, ((0, n_others), (0, 0))), *rest)
+
+
+@torch.no_grad()
+def regress_on_moments(
+    summary: DeepSet, z: NDArray[np.float64], read: Callable[[], Iterable[Batch]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Regress z (n, p) on the moments of the n sets that `read` returns, as `regress` does."""
+    moments = _of_sets(summary.moments, read)
+    mean, scale = moments.mean(axis=0), moments.std(axis=0) + _MIN_MOMENT_SCALE
+    slopes, intercept, root = regress((moments - mean) / scale, z)
+    slopes = slopes / scale[:, None]
+    return slopes, intercept - mean @ slopes, root
+
+
+def _of_sets(
+    network: Callable[..., Tensor], read: Callable[[], Iterable[Batch]]
+) -> NDArray[np.float64]:
+    outputs = [network(batch.points, batch.sizes, batch.totals) for batch in read()]
+    return torch.cat(outputs).cpu().double().numpy()
 
 
 def join_summaries(X: Packed, maps: Maps, context: Tensor, moments: Tensor) -> NDArray[np.float64]:
@@ -265,6 +319,14 @@ def join_summaries(X: Packed, maps: Maps, context: Tensor, moments: Tensor) -> N
     if X.sizes is None:
         return maps.X.forward(X.points)
     return np.hstack([context.cpu(), moments.cpu(), np.log(X.sizes[:, None])])
+
+
+@torch.no_grad()
+def summarise_sets(summary: nn.Module, maps: Maps, X: Packed, like: Tensor) -> NDArray[np.float64]:
+    """Return what typicality of sets is judged by, (n, k), see `join_summaries`."""
+    batches = [maps.batch(X[rows], like) for rows in X.blocks(MAX_POINTS)]
+    context = torch.cat([summarise(summary, batch) for batch in batches])
+    return join_summaries(X, maps, context, torch.cat([_moments(batch) for batch in batches]))
 
 
 def _moments(batch: Batch) -> Tensor:

@@ -18,7 +18,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from skbi.parallel import blocks
 
-__all__ = ["MAX_REFERENCES", "Typicality", "describe_untypical"]
+__all__ = ["MAX_REFERENCES", "Typicality", "describe_untypical", "p_values_of_sets"]
 
 MAX_REFERENCES = 2000  # training simulations to compare with, and validation simulations, at most
 _N_NEIGHBOURS = 5
@@ -106,6 +106,16 @@ class Typicality:
             return counted * largest / np.maximum(ratio, largest)
         extrapolated = n_tail / m * (np.maximum(ratio, edge) / edge) ** (-1 / max(index, 1e-3))
         return np.where(ratio > edge, extrapolated, counted)
+
+
+def p_values_of_sets(
+    p_values: NDArray[np.float64], owners: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return, for each set, the smallest p-value of its points times their number."""
+    n_points = np.bincount(owners)
+    smallest = np.ones(len(n_points))
+    np.minimum.at(smallest, owners, p_values)
+    return np.minimum(1, smallest * n_points)
 
 
 def describe_untypical(p_values: NDArray[np.float64]) -> str | None:

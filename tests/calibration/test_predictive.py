@@ -116,7 +116,7 @@ def test_anything_with_a_typicality_has_a_score():
 
     np.testing.assert_array_equal(misspecification_score(Typical(), np.zeros(3)), np.ones(3))
     X = gaussian_runs(20)[1]
-    with pytest.raises(TypeError, match=r"needs an NPEEstimator or NLEEstimator.*got Gaussian"):
+    with pytest.raises(TypeError, match=r"needs an estimator of skbi.*got Gaussian"):
         misspecification_score(Gaussian(), X)
 
 

@@ -9,16 +9,24 @@ from scipy import sparse, stats
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 
-from skbi import JointPrior, NLEEstimator, NPEEstimator
+from skbi import JointPrior, NLEEstimator, NPEEstimator, NREEstimator
 
 pytestmark = pytest.mark.filterwarnings("ignore:flow='realnvp' needs at least 2 variables")
 
-QUICK = {"max_iter": 2, "n_transforms": 1, "hidden_layer_sizes": (8,), "random_state": 0}
+QUICK_RATIO = {"max_iter": 2, "hidden_layer_sizes": (8,), "random_state": 0}
+QUICK = {**QUICK_RATIO, "n_transforms": 1}
 PRIOR = JointPrior({"a": stats.uniform(-1, 2), "b": stats.halfnorm()})
 THETA = PRIOR.sample(30, random_state=0)
 X = THETA @ np.ones((2, 3)) + np.random.default_rng(0).normal(size=(30, 3))
 SETS = X[:, None] + np.random.default_rng(1).normal(size=(30, 4, 3))
 BOTH = [NPEEstimator, NLEEstimator]
+ALL = [*BOTH, NREEstimator]
+SUMMARISED = [NPEEstimator, NREEstimator]
+
+
+def quick(kind, **options):
+    """Return a small, unfitted estimator."""
+    return kind(**{**(QUICK_RATIO if kind is NREEstimator else QUICK), **options})
 
 
 def changed(array, where, value):
@@ -63,10 +71,10 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("case", PAIRS)
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_pairs(kind, case):
     theta, data, message = PAIRS[case]
-    fitted = kind(prior=PRIOR, **QUICK).fit(THETA, X)
+    fitted = quick(kind, prior=PRIOR).fit(THETA, X)
     before = fitted.log_prob(THETA, X)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         fitted.fit(theta, data)
@@ -83,48 +91,53 @@ WEIGHTS = {
 
 
 @pytest.mark.parametrize("case", WEIGHTS)
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_weights(kind, case):
     weights, message = WEIGHTS[case]
     with pytest.raises(ValueError, match=message):
-        kind(**QUICK).fit(THETA, X, weights)
+        quick(kind).fit(THETA, X, weights)
 
 
 OPTIONS = [
     (BOTH, "flow", "maf", "'(spline|realnvp)'.*'(spline|realnvp)'"),
     (BOTH, "n_transforms", 0, "in the range"),
     (BOTH, "n_transforms", 2.0, "an int"),
-    (BOTH, "hidden_layer_sizes", 64, "array-like"),
-    (BOTH, "hidden_layer_sizes", (), r"such as \(64, 64\)"),
-    (BOTH, "hidden_layer_sizes", (8, 0), r"such as \(64, 64\)"),
-    (BOTH, "n_estimators", 0, "in the range"),
-    (BOTH, "batch_size", "large", "'auto'"),
-    (BOTH, "learning_rate_init", 0.0, "in the range"),
-    (BOTH, "alpha", -1.0, "in the range"),
-    (BOTH, "max_iter", 0, "in the range"),
-    (BOTH, "early_stopping", "yes", "bool"),
-    (BOTH, "validation_fraction", 1.0, "in the range"),
-    (BOTH, "n_iter_no_change", 0, "in the range"),
-    (BOTH, "tol", -1.0, "in the range"),
-    (BOTH, "warm_start", 2, "bool"),
-    (BOTH, "random_state", "seed", "random_state"),
-    (BOTH, "device", 0, "(str|cannot be used here)"),
-    (BOTH, "device", "abacus", "cannot be used here.*'cpu'"),
-    (BOTH, "validation_fraction", 0.97, "leaves none to train on"),
-    (BOTH, "prior", JointPrior({"a": stats.norm()}), "1 parameters.*2 columns"),
-    ([NLEEstimator], "n_estimators", "auto", "an int in the range"),
+    (ALL, "hidden_layer_sizes", 64, "array-like"),
+    (ALL, "hidden_layer_sizes", (), r"such as \(64, 64\)"),
+    (ALL, "hidden_layer_sizes", (8, 0), r"such as \(64, 64\)"),
+    (ALL, "n_estimators", 0, "in the range"),
+    (ALL, "batch_size", "large", "'auto'"),
+    (ALL, "learning_rate_init", 0.0, "in the range"),
+    (ALL, "alpha", -1.0, "in the range"),
+    (ALL, "max_iter", 0, "in the range"),
+    (ALL, "early_stopping", "yes", "bool"),
+    (ALL, "validation_fraction", 1.0, "in the range"),
+    (ALL, "n_iter_no_change", 0, "in the range"),
+    (ALL, "tol", -1.0, "in the range"),
+    (ALL, "warm_start", 2, "bool"),
+    (ALL, "random_state", "seed", "random_state"),
+    (ALL, "device", 0, "(str|cannot be used here)"),
+    (ALL, "device", "abacus", "cannot be used here.*'cpu'"),
+    (ALL, "validation_fraction", 0.97, "leaves none to train on"),
+    (ALL, "prior", JointPrior({"a": stats.norm()}), "1 parameters.*2 columns"),
+    (ALL[1:], "n_estimators", "auto", "an int in the range"),
     ([NPEEstimator], "n_estimators", "few", "'auto'"),
-    ([NPEEstimator], "missing", "drop", "'(error|mask)'.*'(error|mask)'"),
-    ([NPEEstimator], "summary", "mean", "'(auto|deepset)'.*'(auto|deepset)'.*'transform'"),
-    ([NPEEstimator], "summary", "deepset", "reads sets.*got vectors"),
-    ([NPEEstimator], "summary", PCA(4), "n_components=4"),
-    ([NPEEstimator], "summary", torch.nn.Linear(5, 2), r"points of width 3 to \(n, c\).*fails"),
-    ([NPEEstimator], "summary", torch.nn.Flatten(0), r"\(n, c\).*got shape \(6,\)"),
-    ([NPEEstimator], "n_summary_features", 0, "in the range"),
+    (SUMMARISED, "missing", "drop", "'(error|mask)'.*'(error|mask)'"),
+    (SUMMARISED, "summary", "mean", "'(auto|deepset)'.*'(auto|deepset)'.*'transform'"),
+    (SUMMARISED, "summary", "deepset", "reads sets.*got vectors"),
+    (SUMMARISED, "summary", PCA(4), "n_components=4"),
+    (SUMMARISED, "summary", torch.nn.Linear(5, 2), r"points of width 3 to \(n, c\).*fails"),
+    (SUMMARISED, "summary", torch.nn.Flatten(0), r"\(n, c\).*got shape \(6,\)"),
+    (SUMMARISED, "n_summary_features", 0, "in the range"),
     ([NPEEstimator], "prior", JointPrior({"a": stats.bernoulli(0.5), "b": stats.norm()}),
      r"\['a'\] are discrete.*NLEEstimator"),
     ([NLEEstimator], "dequantize", -1.0, "dequantize"),
     ([NLEEstimator], "dequantize", [1.0, 2.0], "one for each of the 3 features"),
+    ([NREEstimator], "loss", "nre-b", "'nre-[ac]'.*'nre-[ac]'"),
+    ([NREEstimator], "gamma", 0.0, "in the range"),
+    ([NREEstimator], "n_contrasts", 1, "in the range"),
+    ([NREEstimator], "balance", -1.0, "in the range"),
+    ([NREEstimator], "sets", "mean", "'(auto|sum|summary)'"),
 ]  # fmt: skip
 
 
@@ -133,50 +146,50 @@ OPTIONS = [
     [(kind, *row) for kinds, *row in OPTIONS for kind in kinds],
 )
 def test_options(kind, option, value, message):
-    fitted = kind(**QUICK).fit(THETA, X)
+    fitted = quick(kind).fit(THETA, X)
     before = fitted.log_prob(THETA, X)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         fitted.set_params(**{option: value}).fit(THETA, X)
     np.testing.assert_array_equal(fitted.log_prob(THETA, X), before)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_names_of_options(kind):
     with pytest.raises(TypeError, match="positional"):
         kind(PRIOR)
     with pytest.raises(TypeError, match="n_layers"):
         kind(n_layers=3)
-    with pytest.raises(ValueError, match=r"(?s)Invalid parameter 'n_layers'.*'n_transforms'"):
+    with pytest.raises(ValueError, match=r"(?s)Invalid parameter 'n_layers'.*'max_iter'"):
         kind().set_params(n_layers=3)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_priors(kind):
     with pytest.raises(TypeError, match=r"JointPrior.*lacks.*log_prob"):
-        kind(prior=stats.norm(), **QUICK).fit(THETA, X)
+        quick(kind, prior=stats.norm()).fit(THETA, X)
     infinite = JointPrior({"a": stats.gamma(0.5), "b": stats.halfnorm()})  # at zero
     with pytest.raises(ValueError, match=r"1 rows of theta have no finite prior density.*row 3"):
-        kind(prior=infinite, **QUICK).fit(changed(np.abs(THETA), (3, 0), 0), X)
+        quick(kind, prior=infinite).fit(changed(np.abs(THETA), (3, 0), 0), X)
 
 
 @pytest.mark.parametrize("convert", [sparse.csr_matrix, sparse.coo_array])
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_sparse_arrays(kind, convert, fitted):
     with pytest.raises(TypeError, match=r"X is sparse.*X\.toarray"):
-        kind(**QUICK).fit(THETA, convert(X))
+        quick(kind).fit(THETA, convert(X))
     with pytest.raises(TypeError, match=r"theta is sparse.*theta\.toarray"):
-        kind(**QUICK).fit(convert(THETA), X)
+        quick(kind).fit(convert(THETA), X)
     with pytest.raises(TypeError, match="X is sparse"):
         fitted[kind].sample_posterior(convert(X))
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_dictionaries(kind):
     with pytest.raises(TypeError, match=r"X must be an array of real numbers.*dict"):
-        kind(**QUICK).fit(THETA, {"x": X})
+        quick(kind).fit(THETA, {"x": X})
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("method", ["sample_posterior", "log_prob", "score"])
 def test_unfitted_use(kind, method):
     arguments = (X,) if method == "sample_posterior" else (THETA, X)
@@ -189,13 +202,13 @@ def test_unfitted_use(kind, method):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {kind: kind(prior=PRIOR, **QUICK).fit(THETA, X) for kind in BOTH}
+    return {kind: quick(kind, prior=PRIOR).fit(THETA, X) for kind in ALL}
 
 
 @pytest.fixture(scope="module")
 def on_frames():
     theta, data = pd.DataFrame(THETA, columns=["a", "b"]), pd.DataFrame(X, columns=list("xyz"))
-    return {kind: kind(prior=PRIOR, **QUICK).fit(theta, data) for kind in BOTH}
+    return {kind: quick(kind, prior=PRIOR).fit(theta, data) for kind in ALL}
 
 
 OBSERVATIONS = {
@@ -213,7 +226,7 @@ OBSERVATIONS = {
 
 
 @pytest.mark.parametrize("case", OBSERVATIONS)
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_observations(kind, case, fitted):
     X_obs, message = OBSERVATIONS[case]
     with pytest.raises(ValueError, match=message):
@@ -235,7 +248,7 @@ def test_vectors_for_an_estimator_of_sets():
     assert npe.sample_posterior([SETS[0]], 5).shape == (1, 5, 2)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_names_of_features_and_parameters(kind, on_frames):
     frame = pd.DataFrame(X, columns=["x", "y", "w"])
     with pytest.raises(ValueError, match=r"(?s)feature names.*w.*z"):
@@ -263,7 +276,7 @@ THETAS = {
 
 
 @pytest.mark.parametrize("case", THETAS)
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_parameters(kind, case, fitted):
     theta, data, message = THETAS[case]
     with pytest.raises(ValueError, match=f"(?s){message}"):
@@ -271,7 +284,7 @@ def test_parameters(kind, case, fitted):
 
 
 @pytest.mark.parametrize("n_samples", [0, -1, 2.0, True, "3", None])
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_numbers_of_samples(kind, n_samples, fitted):
     with pytest.raises(ValueError, match=f"positive integer; got {n_samples!r}"):
         fitted[kind].sample_posterior(X[0], n_samples)
@@ -289,6 +302,16 @@ def test_what_only_a_likelihood_can_be_asked(fitted):
         NLEEstimator(**QUICK).fit(THETA, changed(X, np.s_[:, 1], 2.0))
     with pytest.raises(ValueError, match=r"Features \[0, 2\] of X repeat each other.*dequantize"):
         NLEEstimator(**QUICK).fit(THETA, changed(X, np.s_[:, 2], X[:, 0]))
+
+
+def test_what_only_a_ratio_refuses(fitted):
+    nre = fitted[NREEstimator]
+    with pytest.raises(AttributeError, match=r"p\(X\) stays unknown.*NLEEstimator"):
+        nre.log_evidence(X[0])
+    with pytest.raises(ValueError, match=r"pass single points, an array \(n, 3\)"):
+        nre.normalization(SETS)
+    with pytest.raises(ValueError, match=r"same number of pairs; got 4 and 1"):
+        nre.score(THETA[:4], X[:1])
 
 
 # ---- what looks odd and is welcome
@@ -321,27 +344,27 @@ WELCOME = {
 
 
 @pytest.mark.parametrize("case", WELCOME)
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_layouts_and_types_do_not_matter(kind, case, tmp_path):
     theta, data = (a.astype(np.float32).astype(np.float64) for a in (THETA, X))
-    expected = kind(**QUICK).fit(theta, data).log_prob(theta, data)
+    expected = quick(kind).fit(theta, data).log_prob(theta, data)
     converted = [WELCOME[case](a, tmp_path / f"{i}.npy") for i, a in enumerate((theta, data))]
-    found = kind(**QUICK).fit(*converted)
+    found = quick(kind).fit(*converted)
     np.testing.assert_array_equal(found.log_prob(*converted), expected)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_integers_are_left_alone(kind):
     theta, data = (np.round(100 * a).astype(int) for a in (THETA, X))
     before = theta.copy(), data.copy()
-    assert np.isfinite(kind(**QUICK).fit(theta, data).score(theta, data))
+    assert np.isfinite(quick(kind).fit(theta, data).score(theta, data))
     np.testing.assert_array_equal(before[0], theta)
     np.testing.assert_array_equal(before[1], data)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ALL)
 def test_batches_larger_than_the_data(kind):
-    assert np.isfinite(kind(batch_size=999, **QUICK).fit(THETA, X).score(THETA, X))
+    assert np.isfinite(quick(kind, batch_size=999).fit(THETA, X).score(THETA, X))
 
 
 def test_a_constant_feature_tells_nothing():

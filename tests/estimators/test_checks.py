@@ -12,6 +12,7 @@ from skbi.estimators.checks import (
     check_device,
     check_hidden_layer_sizes,
     check_n_samples,
+    check_pairing,
     check_theta_under_prior,
     default_names,
     describe_atoms,
@@ -25,6 +26,13 @@ def test_numbers_of_draws_are_positive_integers(n_samples):
     check_n_samples(np.int64(3))
     with pytest.raises(ValueError, match="n_samples must be a positive integer"):
         check_n_samples(n_samples)
+
+
+@pytest.mark.parametrize("lengths", [(3, 3), (1, 3), (3, 1), (1, 1)])
+def test_pairs_are_row_by_row_or_with_a_single_one(lengths):
+    check_pairing(*lengths)
+    with pytest.raises(ValueError, match=r"paired row by row.*4 rows of theta and 3 obs"):
+        check_pairing(4, 3)
 
 
 def test_columns_keep_their_names_and_order():

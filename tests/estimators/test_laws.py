@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from skbi import JointPrior, NLEEstimator, NPEEstimator, coverage_score
+from skbi import JointPrior, NLEEstimator, NPEEstimator, NREEstimator, coverage_score
 
 pytestmark = pytest.mark.filterwarnings("ignore:flow='realnvp' needs at least 2 variables")
 
@@ -33,16 +33,15 @@ PRIORS = st.lists(st.one_of(MARGINALS), min_size=1, max_size=3).map(
     lambda marginals: JointPrior(dict(zip("abc", marginals, strict=False)))
 )
 SEEDS = st.integers(0, 2**32 - 1)
+KINDS = NPEEstimator, NLEEstimator, NREEstimator
 FORMS = ["vectors", "sets", "ragged", "objects", "padded"]
 
 
 @st.composite
-def estimators(draw, kinds=(NPEEstimator, NLEEstimator)):
+def estimators(draw, kinds=KINDS):
     kind = draw(st.sampled_from(kinds))
     options = {
         "prior": draw(PRIORS),
-        "flow": draw(st.sampled_from(["realnvp", "spline"])),
-        "n_transforms": draw(st.integers(1, 3)),
         "hidden_layer_sizes": draw(st.lists(st.integers(1, 9), min_size=1, max_size=2)),
         "n_estimators": draw(st.integers(1, 2)),
         "batch_size": draw(st.sampled_from(["auto", 7, 1000])),
@@ -50,7 +49,13 @@ def estimators(draw, kinds=(NPEEstimator, NLEEstimator)):
         "max_iter": 1,
         "random_state": draw(SEEDS),
     }
-    if kind is NPEEstimator:
+    if kind is NREEstimator:
+        options["loss"] = draw(st.sampled_from(["nre-c", "nre-a"]))
+        options["sets"] = draw(st.sampled_from(["summary", "sum"]))
+    else:
+        options["flow"] = draw(st.sampled_from(["realnvp", "spline"]))
+        options["n_transforms"] = draw(st.integers(1, 3))
+    if kind is not NLEEstimator:
         options["missing"] = draw(st.sampled_from(["error", "mask"]))
     return kind(**options)
 
@@ -91,7 +96,7 @@ def padded(sets, extra=0):
 
 
 @st.composite
-def fits(draw, kinds=(NPEEstimator, NLEEstimator), forms=FORMS):
+def fits(draw, kinds=KINDS, forms=FORMS):
     """Return a fitted estimator and the pairs that it has learnt from."""
     estimator = draw(estimators(kinds))
     theta, X = draw(pairs(estimator.prior, forms))
@@ -116,7 +121,7 @@ def test_shapes(fit, n, n_samples):
         points = estimator.sample_likelihood(theta[:n], n_samples)
         assert points.shape == (n, n_samples, estimator.n_features_in_)
         assert np.isfinite(points).all()
-    else:
+    elif isinstance(estimator, NPEEstimator):
         assert estimator.sample_posterior(X[:n], n_samples).shape == (n, n_samples, p)
         assert estimator.sample_posterior(single(X, 0), n_samples).shape == (n_samples, p)
         assert estimator.sample_posterior([single(X, 0)], n_samples).shape == (1, n_samples, p)
@@ -208,7 +213,7 @@ def test_weights_are_relative_and_pairs_without_weight_do_not_count(data, estima
     np.testing.assert_array_equal(equal.log_prob(theta, X), none.log_prob(theta, X))
 
 
-@given(fit=fits(), weights_seed=SEEDS)
+@given(fit=fits(kinds=[NPEEstimator, NLEEstimator]), weights_seed=SEEDS)
 def test_the_score_is_the_weighted_mean(fit, weights_seed):
     estimator, theta, X = fit
     log_q = estimator.log_prob(theta, X)

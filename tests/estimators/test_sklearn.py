@@ -28,10 +28,12 @@ from skbi import (
     JointPrior,
     NLEEstimator,
     NPEEstimator,
+    NREEstimator,
     coverage_score,
 )
 
-QUICK = {"max_iter": 2, "n_transforms": 1, "hidden_layer_sizes": (8,), "random_state": 0}
+QUICK_RATIO = {"max_iter": 2, "hidden_layer_sizes": (8,), "random_state": 0}
+QUICK = {**QUICK_RATIO, "n_transforms": 1}
 THETA_FIRST = "the data are the second argument of fit: theta stands first"
 EXPECTED = {
     "check_fit_score_takes_y": THETA_FIRST,
@@ -61,6 +63,16 @@ class SwappedNLE(NLEEstimator):
         return super().score(y, X, sample_weight)
 
 
+class SwappedNRE(NREEstimator):
+    """Takes the data first, as the checks do."""
+
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(y, X, sample_weight)
+
+    def score(self, X, y, sample_weight=None):
+        return super().score(y, X, sample_weight)
+
+
 class AnyTheta(DoubleMoonSimulator):
     """Takes theta of any width, squeezed into the ranges of d, sigma and t."""
 
@@ -70,8 +82,8 @@ class AnyTheta(DoubleMoonSimulator):
 
 
 CHECKED = [
-    SwappedNPE(**QUICK), SwappedNLE(**QUICK), AnyTheta(n_points=2), FunctionSimulator(np.square),
-    FunctionSimulator(np.square, vectorized=True),
+    SwappedNPE(**QUICK), SwappedNLE(**QUICK), SwappedNRE(**QUICK_RATIO), AnyTheta(n_points=2),
+    FunctionSimulator(np.square), FunctionSimulator(np.square, vectorized=True),
 ]  # fmt: skip
 
 
@@ -89,7 +101,9 @@ def failures(estimator):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the checks that fail
-@pytest.mark.parametrize("estimator", [NPEEstimator(**QUICK), NLEEstimator(**QUICK)])
+@pytest.mark.parametrize(
+    "estimator", [NPEEstimator(**QUICK), NLEEstimator(**QUICK), NREEstimator(**QUICK_RATIO)]
+)
 def test_only_the_order_of_the_arguments_fails_checks(estimator):
     assert set(failures(estimator)) == set(EXPECTED)
 
@@ -130,9 +144,12 @@ def objects(n=80):
 KINDS = [vectors, sets, ragged, objects]
 PRIOR = JointPrior({"mu": stats.norm()})
 STRICT = {"cv": 2, "error_score": "raise"}
-GRID = {"n_transforms": [1, 2]}
-ESTIMATORS = [NPEEstimator(prior=PRIOR, **QUICK), NLEEstimator(prior=PRIOR, **QUICK)]
-estimators = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["NPE", "NLE"])
+GRID = {"max_iter": [1, 2]}
+ESTIMATORS = [
+    NPEEstimator(prior=PRIOR, **QUICK), NLEEstimator(prior=PRIOR, **QUICK),
+    NREEstimator(prior=PRIOR, **QUICK_RATIO),
+]  # fmt: skip
+estimators = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["NPE", "NLE", "NRE"])
 
 
 @pytest.fixture(params=[False, True], ids=["", "routing"])
@@ -154,7 +171,7 @@ def routing(request):
 def test_searches(estimator, data, search, options, routing):
     theta, X = data()
     found = search(estimator, GRID, **STRICT, **options).fit(theta, X)
-    assert found.best_params_["n_transforms"] in (1, 2)
+    assert found.best_params_["max_iter"] in (1, 2)
     best = found.best_estimator_
     assert found.score(theta, X) == best.score(theta, X)
     assert np.isfinite(found.cv_results_["mean_test_score"]).all()
@@ -178,7 +195,7 @@ def test_curves_and_splits(estimator, data):
     theta, X = data()
     sizes, train, test = learning_curve(estimator, theta, X, train_sizes=[0.5, 1.0], **STRICT)
     assert train.shape == test.shape == (len(sizes), 2)
-    options = {"param_name": "n_transforms", "param_range": [1, 2]}
+    options = {"param_name": "max_iter", "param_range": [1, 2]}
     train, test = validation_curve(estimator, theta, X, **options, **STRICT)
     assert np.isfinite([train, test]).all()
     parts = train_test_split(theta, X, test_size=0.25, random_state=0)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from skbi import NLEEstimator, NPEEstimator
-from skbi.estimators.typicality import Typicality, describe_untypical
+from skbi.estimators.typicality import Typicality, describe_untypical, p_values_of_sets
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,12 @@ def test_p_values_fall_with_the_distance(typicality):
     p_values = typicality.p_values(np.outer([0.0, 4.0, 8.0, 16.0], np.ones(3)))
     assert (np.diff(p_values) < 0).all()
     assert p_values[-1] < 1e-4
+
+
+def test_a_set_is_as_unusual_as_its_worst_point_among_so_many():
+    owners = np.array([0, 0, 0, 1, 2, 2])
+    found = p_values_of_sets(np.array([0.5, 0.01, 0.2, 0.3, 0.9, 0.8]), owners)
+    np.testing.assert_allclose(found, [0.03, 0.3, 1.0])
 
 
 def test_a_warning_names_the_worst_row_and_counts_the_observations():

@@ -1,0 +1,371 @@
+"""What NRE learns: members f = log r(theta, x), and log L(theta) = sum_i f(theta, x_i) of points.
+
+Training begins where theta and x are jointly Gaussian: with w the parameters as a regression reads
+them, and N(w; x @ slopes + intercept, C) their regression on x,
+
+    f = log N(w; x @ slopes + intercept, C) - log N(w; mean, covariance),
+
+which is a quadratic form, and a product of functions of theta and of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skbi.estimators.contrasts import nre_c
+from skbi.estimators.sampled import LearntLikelihood
+from skbi.estimators.summaries import regress_on_moments, summarise
+from skbi.networks.critic import Critic
+from skbi.networks.layers import hard_clip
+from skbi.networks.sets import DeepSet
+from skbi.parallel import blocks, each_in_one_thread
+from skbi.preprocessing.batches import Batch
+from skbi.preprocessing.coordinates import SD_OF_UNIFORM, ParameterMap, has_flat_prior
+from skbi.preprocessing.maps import Maps
+from skbi.preprocessing.packed import Packed, to_tensor
+from skbi.priors import Prior
+from skbi.training.ensemble import Ensemble, Member
+from skbi.training.start import regress
+
+__all__ = [
+    "GaussianRatio",
+    "Ratio",
+    "RatioMember",
+    "as_rows",
+    "contrastive_losses",
+    "embed_observations",
+    "embed_parameters",
+    "evaluate_draws",
+    "log_ratio",
+    "ratios_of",
+    "scores_against",
+    "start_at_moments",
+    "start_at_regression",
+]
+
+MAX_ROWS = 2**13  # observations, or parameters, that are embedded at a time
+_MIN_VARIANCE = 1e-6  # added to the variance of every regressor
+_MAX_SCORES = 2**16  # scores of a theta and a point that are computed at a time
+
+
+class GaussianRatio(nn.Module):
+    """log N(w | x) - log N(w) of jointly Gaussian w (p) and x (d), as a product; zero until set.
+
+    Attributes
+    ----------
+    slopes : Tensor, shape (d, p)
+    intercept : Tensor, shape (p,)
+    root, prior_root : Tensor, shape (p, p)
+        Of the precisions of w, given x and not.
+    mean : Tensor, shape (p,)
+        Of w.
+    """
+
+    slopes: Tensor
+    intercept: Tensor
+    root: Tensor
+    mean: Tensor
+    prior_root: Tensor
+
+    def __init__(self, n_parameters: int, n_features: int) -> None:
+        super().__init__()
+        square, vector = (n_parameters, n_parameters), (n_parameters,)
+        shapes = {"slopes": (n_features, n_parameters), "intercept": vector, "root": square}
+        for name, shape in (shapes | {"mean": vector, "prior_root": square}).items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.root.fill_diagonal_(1.0)
+        self.prior_root.fill_diagonal_(1.0)
+
+    def set(
+        self, w: NDArray[np.float64], regression: Sequence[NDArray[np.float64]]
+    ) -> GaussianRatio:
+        """Set it to a regression of w (n, p): slopes, intercept and root, see `regress`."""
+        covariance = np.cov(w, rowvar=False) + _MIN_VARIANCE * np.eye(w.shape[1])
+        prior_root = np.linalg.inv(np.linalg.cholesky(covariance)).T
+        values = (*regression, w.mean(axis=0), prior_root)
+        for buffer, value in zip(self.buffers(), values, strict=True):
+            buffer.copy_(torch.as_tensor(value, device="cpu"))
+        return self
+
+    def of_parameters(self, w: Tensor) -> Tensor:
+        """Return the factor of w (n, p), (n, p + 2)."""
+        y, prior_y = w @ self.root, (w - self.mean) @ self.prior_root
+        log_ratio = self.root.diagonal().abs().log() - self.prior_root.diagonal().abs().log()
+        constant = log_ratio.sum() + 0.5 * (prior_y.square() - y.square()).sum(-1, keepdim=True)
+        return torch.cat([constant, torch.ones_like(constant), y], dim=-1)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return what w @ root is predicted to be, up to errors of variance one, (n, p)."""
+        return (x @ self.slopes + self.intercept) @ self.root
+
+    def of_observations(self, x: Tensor) -> Tensor:
+        """Return the factor of x (n, d), (n, p + 2)."""
+        y = self.predict(x)
+        constant = -0.5 * y.square().sum(-1, keepdim=True)
+        return torch.cat([torch.ones_like(constant), constant, y], dim=-1)
+
+
+class RatioMember(Member):
+    """f = log r: a summary network, if there is one, a Gaussian ratio, and a critic for the rest.
+
+    Parameters
+    ----------
+    summary : Module or None
+    gaussian : GaussianRatio
+        Of the regressors, and of vectors or the moments of sets.
+    critic : Critic
+        Of the regressors, and of summaries.
+    reads_sets : bool, default=False
+        Whether an observation is a set.
+
+    Attributes
+    ----------
+    flat, mean, scale
+        As of `LikelihoodMember`.
+    low, high : Tensor, shape (p,)
+        The range of the regressors in training. The critic reads those beyond as these, as no
+        contrast has told it what is there.
+    """
+
+    flat: Tensor
+    mean: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        summary: nn.Module | None,
+        gaussian: GaussianRatio,
+        critic: Critic,
+        reads_sets: bool = False,
+    ) -> None:
+        super().__init__()
+        self.reads_sets = reads_sets
+        self.summary, self.gaussian, self.critic = summary, gaussian, critic
+        p = len(gaussian.mean)
+        self.register_buffer("flat", torch.zeros(p, dtype=torch.bool))
+        self.register_buffer("mean", torch.zeros(p))
+        self.register_buffer("scale", torch.ones(p))
+        self.register_buffer("low", torch.full((p,), -torch.inf))
+        self.register_buffer("high", torch.full((p,), torch.inf))
+
+    @torch.no_grad()
+    def read(self, parameters: ParameterMap, z: NDArray[np.float64]) -> None:
+        """Learn how z becomes w, and the range of w from the training parameters' z (n, p)."""
+        if parameters.prior is not None:
+            self.flat.copy_(torch.as_tensor(has_flat_prior(parameters.prior), device="cpu"))
+        self.mean.copy_(torch.as_tensor(parameters.mean, device="cpu"))
+        self.scale.copy_(torch.as_tensor(parameters.scale, device="cpu"))
+        w = self.regressors(to_tensor(z, self.scale))
+        self.low.copy_(w.amin(dim=0))
+        self.high.copy_(w.amax(dim=0))
+
+    def regressors(self, z: Tensor) -> Tensor:
+        """Return w, of unit scale, (n, p)."""
+        u = torch.special.ndtr(self.mean + self.scale * z)
+        return torch.where(self.flat, (u - 0.5) / SD_OF_UNIFORM, z)
+
+    def embed_parameters(self, z: Tensor) -> Tensor:
+        """Embed parameters, (n, k)."""
+        w = self.regressors(z)
+        known = w.clamp(self.low, self.high)
+        found = self.critic.of_parameters(known, known @ self.gaussian.root)
+        return torch.cat([self.gaussian.of_parameters(w), found], dim=-1)
+
+    def embed_observations(self, batch: Batch) -> Tensor:
+        """Embed observations, (n, k)."""
+        regressed, summary = self.regressed(batch), summarise(self.summary, batch)
+        found = self.critic.of_observations(summary, -self.gaussian.predict(regressed))
+        return torch.cat([self.gaussian.of_observations(regressed), found], dim=-1)
+
+    def regressed(self, batch: Batch) -> Tensor:
+        """Return what the Gaussian ratio reads: vectors, or the moments of sets."""
+        if self.summary is None:
+            return hard_clip(batch.points)
+        if isinstance(self.summary, DeepSet):
+            return self.summary.moments(batch.points, batch.sizes, batch.totals)
+        return batch.points.new_zeros(len(batch), len(self.gaussian.slopes))
+
+    def shrunk(self) -> list[nn.Parameter]:
+        """Return the weights that shrinkage pulls to zero, of the networks that are skbi's own."""
+        own = self.summary.shrunk() if isinstance(self.summary, DeepSet) else []
+        return [*own, *self.critic.shrunk()]
+
+
+def start_at_regression(
+    members: Sequence[RatioMember], z: NDArray[np.float64], batch: Batch
+) -> None:
+    """Start members without a summary at the ratio of jointly Gaussian theta and x."""
+    w = _regressors(members[0], z)
+    x = members[0].regressed(batch).double().cpu().numpy()
+    regression = regress(x, w)
+    for member in members:
+        member.gaussian.set(w, regression)
+
+
+def start_at_moments(
+    members: Sequence[RatioMember],
+    z: NDArray[np.float64],
+    read: Callable[[], Iterable[Batch]],
+) -> None:
+    """Start members with a `DeepSet` at the Gaussian ratio of theta and the moments of sets.
+
+    The summary starts at what the regression on these moments predicts.
+    """
+    w = _regressors(members[0], z)
+    regression = regress_on_moments(members[0].summary, w, read)
+    slopes, intercept, _ = regression
+    k = min(w.shape[1], members[0].summary.start.out_features)
+    for member in members:
+        member.gaussian.set(w, regression)
+        of_summary = slopes[:, :k], intercept[:k]
+        member.summary.start_at(*(to_tensor(a, member.log_weight) for a in of_summary))
+
+
+@torch.no_grad()
+def _regressors(member: RatioMember, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    return member.regressors(to_tensor(z, member.log_weight)).double().cpu().numpy()
+
+
+class Ratio(LearntLikelihood):
+    """log L(theta) = sum_i log r(theta, x_i) over the rows of one observation.
+
+    Parameters
+    ----------
+    ensemble, maps, observation, prior
+        As of `LearntLikelihood`.
+    embedded : list of Tensor, shape (S, k)
+        The rows, embedded by each member.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        maps: Maps,
+        observation: Packed,
+        prior: Prior | None,
+        embedded: list[Tensor],
+    ) -> None:
+        super().__init__(ensemble, maps, observation, prior)
+        self.embedded = embedded
+
+    def parts(self) -> list[list[Tensor]]:
+        """Return the rows, in blocks."""
+        rows = blocks(len(self.embedded[0]), _MAX_SCORES)
+        return [[x[some] for x in self.embedded] for some in rows]
+
+    def embed(self, z: Tensor) -> list[Tensor]:
+        """Embed parameters with every member."""
+        return [member.embed_parameters(z) for member in self.ensemble.members]
+
+    def log_prob(self, part: list[Tensor], contexts: list[Tensor]) -> Tensor:
+        """Sum log r of rows over them, for every theta, (m,)."""
+        each = zip(self.ensemble.members, contexts, part, strict=True)
+        scores = [member.critic.of_all(theta, x) for member, theta, x in each]
+        return self.ensemble.mix(scores).double().sum(dim=0)
+
+    def rows_at_once(self, part: list[Tensor]) -> int:
+        """Return how many theta meet a block of rows at one time."""
+        return max(1, min(MAX_ROWS, _MAX_SCORES // len(part[0])))
+
+
+def as_rows(X: Packed, *, by_point: bool) -> tuple[Packed, NDArray[np.int64]]:
+    """Return observations, or single points, as rows, and the observation of each."""
+    if by_point and X.sizes is not None:
+        return Packed(X.points), X.owners()
+    return X, np.arange(len(X))
+
+
+def embed_observations(packed: Packed, maps: Maps, ensemble: Ensemble) -> list[Tensor]:
+    """Embed every observation once with every member, a block of them in each thread."""
+    widths = [member.critic.width + len(member.gaussian.mean) + 2 for member in ensemble.members]
+    found = [ensemble.like.new_empty(len(packed), width) for width in widths]
+
+    @torch.no_grad()
+    def embed(rows: slice) -> None:
+        batch = maps.batch(packed[rows], ensemble.like)
+        for embedded, member in zip(found, ensemble.members, strict=True):
+            embedded[rows] = member.embed_observations(batch)
+
+    each_in_one_thread(embed, [(rows,) for rows in packed.blocks(MAX_ROWS)])
+    return found
+
+
+def ratios_of(
+    ensemble: Ensemble, maps: Maps, X: Packed, prior: Prior | None, *, by_point: bool
+) -> list[Ratio]:
+    """Return the ratio of each observation, whose rows are embedded once."""
+    rows, owners = as_rows(X, by_point=by_point)
+    embedded = embed_observations(rows, maps, ensemble)
+    ends = np.searchsorted(owners, np.arange(len(X) + 1)).tolist()
+    return [
+        Ratio(ensemble, maps, X[i : i + 1], prior, [x[start:stop] for x in embedded])
+        for i, (start, stop) in enumerate(pairwise(ends))
+    ]
+
+
+def evaluate_draws(ratios: Sequence[Ratio], z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log r at draws z (n, m, p) for each observation, (n, m); one of either serves all."""
+    n = max(len(ratios), len(z))
+    each = zip(list(ratios) * (n // len(ratios)), list(z) * (n // len(z)), strict=True)
+    return np.stack([ratio.evaluate(draws) for ratio, draws in each])
+
+
+@torch.no_grad()
+def embed_parameters(z: NDArray[np.float64], ensemble: Ensemble) -> list[Tensor]:
+    """Embed parameters z (n, p) with every member."""
+    tensor = to_tensor(z, ensemble.like)
+    return [member.embed_parameters(tensor) for member in ensemble.members]
+
+
+@torch.no_grad()
+def log_ratio(
+    ensemble: Ensemble, maps: Maps, z: NDArray[np.float64], packed: Packed, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return log r of every observation with z[rows], (n,); z are embedded once."""
+    values = np.empty(len(packed))
+    for some in packed.blocks(MAX_ROWS):
+        x = embed_observations(packed[some], maps, ensemble)
+        used, inverse = np.unique(rows[some], return_inverse=True)
+        theta = [t[inverse] for t in embed_parameters(z[used], ensemble)]
+        each = zip(ensemble.members, theta, x, strict=True)
+        values[some] = ensemble.mix([m.critic.of_pairs(t, h) for m, t, h in each]).cpu().numpy()
+    return values
+
+
+def contrastive_losses(
+    ensemble: Ensemble,
+    maps: Maps,
+    z: NDArray[np.float64],
+    packed: Packed,
+    rows: NDArray[np.int64],
+    contrasts: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Return the NRE-C loss of every observation with z[rows], (n,).
+
+    ``contrasts`` are what all are contrasted with, as z (K, p), and how much each counts, (K,).
+    """
+    own = torch.as_tensor(log_ratio(ensemble, maps, z, packed, rows))
+    others = scores_against(ensemble, maps, contrasts[0], packed)
+    log_weights = torch.as_tensor(contrasts[1]).log().expand(len(own), -1)
+    return nre_c(own, others, log_weights).numpy()
+
+
+@torch.no_grad()
+def scores_against(
+    ensemble: Ensemble, maps: Maps, z: NDArray[np.float64], packed: Packed
+) -> Tensor:
+    """Return log r of every observation with every z (m, p), (n, m), in double precision."""
+    theta, found = embed_parameters(z, ensemble), []
+    for some in packed.blocks(max(1, _MAX_SCORES // len(z))):
+        x = embed_observations(packed[some], maps, ensemble)
+        each = zip(ensemble.members, theta, x, strict=True)
+        found.append(ensemble.mix([m.critic.of_all(t, h) for m, t, h in each]).double().cpu())
+    return torch.cat(found)
