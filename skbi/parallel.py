@@ -6,13 +6,13 @@ import multiprocessing
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
 
 __all__ = ["blocks", "each_in_one_thread", "n_threads", "one_thread", "progress_options"]
 
@@ -75,8 +75,10 @@ class _Users:
 _USERS, _THIS_THREAD = _Users(), threading.local()
 
 
-def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-    """Call a task with each of several arguments, as many calls at a time as torch has threads.
+def each_in_one_thread(
+    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], at_once: int | None = None
+) -> list[Any]:
+    """Call a task with each of several arguments, many calls at a time.
 
     Every call runs in one torch thread: the arrays of a call are too small to be shared among
     threads.
@@ -84,28 +86,31 @@ def each_in_one_thread(task: Callable[..., None], arguments: Sequence[tuple[Any,
     Parameters
     ----------
     task : callable
-        Leaves its result in memory that the caller shares with it.
     arguments : sequence of tuple
         The arguments of every call.
+    at_once : int, optional
+        Calls at a time. By default, as many as torch has threads.
+
+    Returns
+    -------
+    list
+        What the calls return.
 
     Examples
     --------
-    >>> squares = [0, 0, 0]
-    >>> def square(i):
-    ...     squares[i] = i**2
-    >>> each_in_one_thread(square, [(0,), (1,), (2,)])
-    >>> squares
+    >>> each_in_one_thread(pow, [(0, 2), (1, 2), (2, 2)])
     [0, 1, 4]
     """
-    n_jobs = min(len(arguments), n_threads())
-    if n_jobs == 1:
+
+    def run(each: tuple[Any, ...]) -> Any:
         with one_thread():
-            for each in arguments:
-                task(*each)
-        return
-    with one_thread():
-        run = Parallel(n_jobs, prefer="threads", require="sharedmem")
-        run(delayed(task)(*each) for each in arguments)
+            return task(*each)
+
+    n = min(len(arguments), at_once or n_threads())
+    if n <= 1:
+        return [run(each) for each in arguments]
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(run, arguments))
 
 
 def n_threads() -> int:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from skbi.estimators.regressors import ReadsParameters
 from skbi.estimators.sampled import LearntLikelihood
 from skbi.flows import ConditionalFlow
 from skbi.networks.layers import MLP
 from skbi.parallel import blocks, one_thread
-from skbi.preprocessing.coordinates import SD_OF_UNIFORM, ParameterMap, has_flat_prior
+from skbi.preprocessing.coordinates import ParameterMap
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
 from skbi.priors import Prior
@@ -42,7 +43,7 @@ _MIN_DIVIDED = 64  # points, from which on a sampler begins with a part of them:
 _FRACTION = 8  # an eighth
 
 
-class LikelihoodMember(DensityMember):
+class LikelihoodMember(ReadsParameters, DensityMember):
     """q(x | h): a conditional flow, whose context h is an embedding of the parameters, and w.
 
     The regressors w are the parameters as a regression reads them (`ParameterMap.regressors`). By
@@ -62,42 +63,25 @@ class LikelihoodMember(DensityMember):
 
     Attributes
     ----------
-    flat : Tensor of bool, shape (p,)
-        Which parameters have a flat prior, and are proportional to their w.
-    mean, scale : Tensor, shape (p,)
-        Of the Gaussian coordinates of the training parameters: these are mean + scale z.
+    flat, mean, scale
+        As of `ReadsParameters`.
     edge : Tensor, shape ()
-        About their outermost. Between it and a bound of a flat prior, which no simulation has
-        come closer to, the likelihood is that at the edge.
+        About the outermost Gaussian coordinate of the training parameters. Between it and a bound
+        of a flat prior, which no simulation has come closer to, the likelihood is that at the edge.
     """
 
-    flat: Tensor
-    mean: Tensor
-    scale: Tensor
     edge: Tensor
 
     def __init__(self, embedding: MLP, flow: ConditionalFlow, success: MLP | None = None) -> None:
         super().__init__(flow)
         self.embedding, self.success = embedding, success
-        p = embedding.linear.in_features
-        self.register_buffer("flat", torch.zeros(p, dtype=torch.bool))
-        self.register_buffer("mean", torch.zeros(p))
-        self.register_buffer("scale", torch.ones(p))
+        self._register(embedding.linear.in_features)
         self.register_buffer("edge", torch.full((), torch.inf))
 
     def read(self, parameters: ParameterMap) -> None:
-        """Learn how z becomes w."""
-        if parameters.prior is not None:
-            flat = has_flat_prior(parameters.prior)
-            self.flat.copy_(torch.as_tensor(flat, device="cpu"))
-        self.mean.copy_(torch.as_tensor(parameters.mean, device="cpu"))
-        self.scale.copy_(torch.as_tensor(parameters.scale, device="cpu"))
+        """Learn how z becomes w, and where the edge is."""
+        super().read(parameters)
         self.edge.fill_(parameters.edge)
-
-    def regressors(self, z: Tensor) -> Tensor:
-        """Return w, of unit scale, (n, p)."""
-        u = torch.special.ndtr(self.mean + self.scale * z)
-        return torch.where(self.flat, (u - 0.5) / SD_OF_UNIFORM, z)
 
     def embed_parameters(self, z: Tensor) -> Tensor:
         """Return the context: the embedding of z, then w, then the logit of success if any."""

@@ -405,7 +405,8 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
     ) -> None:
         """Start where theta and x, or the moments of sets, are jointly Gaussian."""
         for member in members:
-            member.read(maps.theta, maps.theta.forward(data.theta[data.training])[0])
+            member.read(maps.theta)
+            member.read_range(maps.theta.forward(data.theta[data.training])[0])
         X = self._rows_of(data.X)[0]
         rows = data.rows_of(data.training)[:_MAX_START_PAIRS]
         if not members or isinstance(self.summary, nn.Module) or len(rows) < _MIN_START_PAIRS:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skbi.estimators.contrasts import nre_c
+from skbi.estimators.regressors import ReadsParameters
 from skbi.estimators.sampled import LearntLikelihood
 from skbi.estimators.summaries import regress_on_moments, summarise
 from skbi.networks.critic import Critic
@@ -26,7 +27,6 @@ from skbi.networks.layers import hard_clip
 from skbi.networks.sets import DeepSet
 from skbi.parallel import blocks, each_in_one_thread
 from skbi.preprocessing.batches import Batch
-from skbi.preprocessing.coordinates import SD_OF_UNIFORM, ParameterMap, has_flat_prior
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
 from skbi.priors import Prior
@@ -111,7 +111,7 @@ class GaussianRatio(nn.Module):
         return torch.cat([torch.ones_like(constant), constant, y], dim=-1)
 
 
-class RatioMember(Member):
+class RatioMember(ReadsParameters, Member):
     """f = log r: a summary network, if there is one, a Gaussian ratio, and a critic for the rest.
 
     Parameters
@@ -127,15 +127,12 @@ class RatioMember(Member):
     Attributes
     ----------
     flat, mean, scale
-        As of `LikelihoodMember`.
+        As of `ReadsParameters`.
     low, high : Tensor, shape (p,)
         The range of the regressors in training. The critic reads those beyond as these, as no
         contrast has told it what is there.
     """
 
-    flat: Tensor
-    mean: Tensor
-    scale: Tensor
     low: Tensor
     high: Tensor
 
@@ -150,27 +147,16 @@ class RatioMember(Member):
         self.reads_sets = reads_sets
         self.summary, self.gaussian, self.critic = summary, gaussian, critic
         p = len(gaussian.mean)
-        self.register_buffer("flat", torch.zeros(p, dtype=torch.bool))
-        self.register_buffer("mean", torch.zeros(p))
-        self.register_buffer("scale", torch.ones(p))
+        self._register(p)
         self.register_buffer("low", torch.full((p,), -torch.inf))
         self.register_buffer("high", torch.full((p,), torch.inf))
 
     @torch.no_grad()
-    def read(self, parameters: ParameterMap, z: NDArray[np.float64]) -> None:
-        """Learn how z becomes w, and the range of w from the training parameters' z (n, p)."""
-        if parameters.prior is not None:
-            self.flat.copy_(torch.as_tensor(has_flat_prior(parameters.prior), device="cpu"))
-        self.mean.copy_(torch.as_tensor(parameters.mean, device="cpu"))
-        self.scale.copy_(torch.as_tensor(parameters.scale, device="cpu"))
+    def read_range(self, z: NDArray[np.float64]) -> None:
+        """Learn the range of w from the training parameters' z (n, p)."""
         w = self.regressors(to_tensor(z, self.scale))
         self.low.copy_(w.amin(dim=0))
         self.high.copy_(w.amax(dim=0))
-
-    def regressors(self, z: Tensor) -> Tensor:
-        """Return w, of unit scale, (n, p)."""
-        u = torch.special.ndtr(self.mean + self.scale * z)
-        return torch.where(self.flat, (u - 0.5) / SD_OF_UNIFORM, z)
 
     def embed_parameters(self, z: Tensor) -> Tensor:
         """Embed parameters, (n, k)."""

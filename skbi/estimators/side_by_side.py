@@ -9,14 +9,13 @@ out does not depend on how many threads there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skbi.parallel import one_thread
+from skbi.parallel import each_in_one_thread
 
 __all__ = ["SideBySide"]
 
@@ -53,23 +52,10 @@ class SideBySide:
         weights = [[w for w in net.parameters() if w.requires_grad] for net in networks]
         tasks = [(compute, net, part) for net in networks for part in parts]
         record = torch.is_grad_enabled()
-        outputs = _Networks.apply(self, tasks, weights, record, *chain(*weights))
+        outputs = _Networks.apply(self.n_threads, tasks, weights, record, *chain(*weights))
         n = len(parts)
         joined = [torch.cat(outputs[i * n : (i + 1) * n]) for i in range(len(networks))]
         return torch.stack(joined)
-
-    def run(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a function with each of several arguments, each call in one torch thread."""
-
-        def in_one_thread(each: tuple[Any, ...]) -> Any:
-            with one_thread():
-                return function(*each)
-
-        n = min(self.n_threads, len(arguments))
-        if n == 1:
-            return [in_one_thread(each) for each in arguments]
-        with ThreadPoolExecutor(n) as pool:
-            return list(pool.map(in_one_thread, arguments))
 
 
 class _Networks(torch.autograd.Function):
@@ -78,7 +64,7 @@ class _Networks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        threads: SideBySide,
+        n_threads: int,
         tasks: Sequence[tuple[Any, ...]],
         weights: Sequence[Sequence[Tensor]],
         record: bool,
@@ -88,20 +74,16 @@ class _Networks(torch.autograd.Function):
             with torch.set_grad_enabled(record):  # which holds for the calling thread only
                 return function(*arguments)
 
-        outputs = threads.run(compute, tasks)
-        ctx.threads, ctx.outputs, ctx.weights = threads, outputs, weights
+        outputs = each_in_one_thread(compute, tasks, n_threads)
+        ctx.n_threads, ctx.outputs, ctx.weights = n_threads, outputs, weights
         return tuple(output.detach() for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         n = len(ctx.outputs) // len(ctx.weights)
-        found = ctx.threads.run(
-            _gradient,
-            [
-                (output, ctx.weights[i // n], gradient)
-                for i, (output, gradient) in enumerate(zip(ctx.outputs, gradients, strict=True))
-            ],
-        )
+        pairs = zip(ctx.outputs, gradients, strict=True)
+        tasks = [(output, ctx.weights[i // n], slope) for i, (output, slope) in enumerate(pairs)]
+        found = each_in_one_thread(_gradient, tasks, ctx.n_threads)
         summed = [
             [sum(g) for g in zip(*found[i : i + n], strict=True)] for i in range(0, len(found), n)
         ]

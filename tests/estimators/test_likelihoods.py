@@ -47,14 +47,6 @@ def test_the_context_ends_with_the_regressors():
     np.testing.assert_array_equal(np.transpose(others), z[:, 1:].double().numpy())
 
 
-def test_without_a_prior_the_regressors_are_the_parameters():
-    theta = np.random.default_rng(0).uniform(3, 5, (100, 2))
-    parameters, likelihood = ParameterMap.fit(None, theta), member(2, 2)
-    likelihood.read(parameters)
-    z = torch.as_tensor(parameters.forward(theta)[0])
-    torch.testing.assert_close(likelihood.double().regressors(z), z)
-
-
 @flows
 def test_a_linear_gaussian_likelihood_is_exact_where_it_starts(flow):
     _, theta, X, exact = linear_gaussian(5000)
