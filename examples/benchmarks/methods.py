@@ -173,6 +173,51 @@ class SbiNLE:
         return log_q.reshape(len(X), -1).sum(axis=1)
 
 
+class SbiNRE:
+    """sbi's NRE-C of vectors with its defaults, posteriors by its default chains."""
+
+    learns = "ratio"
+
+    def __init__(self, seed):
+        import sbi.inference  # noqa: F401  here, so that no fit is charged for it
+        import torch.utils.tensorboard  # noqa: F401
+
+        self.seed = seed
+
+    def fit(self, task, theta, X):
+        """Learn from pairs."""
+        import torch
+        from sbi.inference import NRE_C
+        from torch.utils.tensorboard import SummaryWriter
+
+        torch.manual_seed(self.seed)
+        writer = SummaryWriter(tempfile.mkdtemp())
+        options = {"summary_writer": writer, "show_progress_bars": False}
+        trainer = NRE_C(_torch_prior(task.prior), **options)
+        trainer.append_simulations(_tensor(theta), _tensor(X))
+        self.estimator = trainer.train()
+        self.posterior = trainer.build_posterior(self.estimator)
+        return self
+
+    def sample_posterior(self, X_obs, n_samples, *, random_state=0):
+        """Draw (n_obs, n_samples, p)."""
+        import torch
+
+        torch.manual_seed(random_state)
+        draws = [
+            self.posterior.sample((n_samples,), x=torch.atleast_2d(x), show_progress_bars=False)
+            for x in _tensor(X_obs)
+        ]
+        return torch.stack(draws).numpy().astype(np.float64)
+
+    def log_prob(self, theta, X):
+        """Log ratio of pairs (n,)."""
+        import torch
+
+        with torch.no_grad():
+            return self.estimator(_tensor(theta), _tensor(X)).reshape(-1).double().numpy()
+
+
 METHODS = {
     "skbi": Skbi,
     "skbi, quick": partial(Skbi, max_iter=10),
@@ -184,6 +229,7 @@ METHODS = {
     "sbi MAF": partial(Sbi, flow="maf"),
     "sbi NLE NSF": SbiNLE,
     "sbi NLE MAF": partial(SbiNLE, flow="maf"),
+    "sbi NRE-C": SbiNRE,
 }
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ class Contrasts:
     Attributes
     ----------
     training : JointTraining
-        Of members with ``embed_parameters``, ``embed_observations`` and a ``critic``.
+        Of members with ``embed_parameters``, ``embed_observations``, ``of_all`` and ``of_pairs``.
     take : callable
         Returns the observations of some rows, ``take(rows, fraction)``.
     z : Tensor, shape (n, p)
@@ -124,11 +125,11 @@ class Contrasts:
         others, n_first = self._others(pairs)
         z, n = self.z[torch.cat([pairs, others])], len(pairs)
 
-        def scores(member: torch.nn.Module) -> Tensor:
+        def scores(member: Any) -> Tensor:
             theta, x = member.embed_parameters(z), member.embed_observations(batch)
-            own = member.critic.of_pairs(theta[:n], x)
+            own = member.of_pairs(theta[:n], x)
             contrasts = torch.cat([theta[:n_first], theta[n:]])
-            return torch.cat([own[:, None], member.critic.of_all(contrasts, x)], dim=1)
+            return torch.cat([own[:, None], member.of_all(contrasts, x)], dim=1)
 
         found = self.training.each(scores)
         others = torch.cat([pairs[:n_first], others])

@@ -109,7 +109,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         for vectors and 5e-3 for sets.
     alpha : float, default=0.26
         Shrinkage of the networks, see `NLEEstimator`.
-    max_iter : int, default=50
+    max_iter : int, default=30
         Epochs.
     early_stopping : bool, default=True
         Hold out ``validation_fraction`` of the pairs, keep the weights that score best on them and
@@ -198,7 +198,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         batch_size: int | str = "auto",
         learning_rate_init: float | str = "auto",
         alpha: float = 0.26,
-        max_iter: int = 50,
+        max_iter: int = 30,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 20,
@@ -362,7 +362,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         maps = Maps.fit(self.prior, data.theta, data.X, mask, asinh=not own_module)
         if own_module or data.X.sizes is not None:
             return maps
-        return maps.with_compression(data.theta, data.X, data.training, rng)
+        return maps.with_compression(data.theta, data.X, data.training, rng, with_frames=True)
 
     def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
         X = self._rows_of(data.X)[0]
@@ -372,6 +372,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
             "n_row_axes": X.n_axes,
             "n_parameters": data.theta.shape[1],
             "n_features": maps.width,
+            "framed": maps.with_frames,
             "n_summary_features": width,
             "module": module,
             "hidden_layer_sizes": tuple(int(h) for h in self.hidden_layer_sizes),
@@ -381,8 +382,8 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         p, d, n_axes = (architecture[k] for k in ("n_parameters", "n_features", "n_row_axes"))
         summary, width = build_summary({**architecture, "n_axes": n_axes})
         critic = Critic(p, width, architecture["hidden_layer_sizes"], n_differences=p)
-        n_regressed = d if n_axes == 2 else 5 * d + 2  # or moments of sets
-        return RatioMember(summary, GaussianRatio(p, n_regressed), critic, n_axes == 3)
+        gaussian = GaussianRatio(p, d if n_axes == 2 else 5 * d + 2)  # of vectors, moments of sets
+        return RatioMember(summary, gaussian, critic, n_axes == 3, architecture["framed"])
 
     def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         X, own_module = self._rows_of(data.X)[0], isinstance(self.summary, nn.Module)

@@ -1,17 +1,18 @@
 """What NRE learns: members f = log r(theta, x), and log L(theta) = sum_i f(theta, x_i) of points.
 
-Training begins where theta and x are jointly Gaussian: with w the parameters as a regression reads
-them, and N(w; x @ slopes + intercept, C) their regression on x,
+Training begins where a Gaussian describes w, the parameters as a regression reads them, given x:
 
-    f = log N(w; x @ slopes + intercept, C) - log N(w; mean, covariance),
+    f = log N(w; c(x), (R'R)^-1) - log N(w; mean, covariance),
 
-which is a quadratic form, and a product of functions of theta and of x.
+with c and R of the regression of w on x, or of the emulator of compressed vectors, where w is z and
+R depends on x. The network goes on from there, and reads the residuals R (w - c(x)).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from skbi.estimators.regressors import ReadsParameters
 from skbi.estimators.sampled import LearntLikelihood
 from skbi.estimators.summaries import regress_on_moments, summarise
 from skbi.networks.critic import Critic
-from skbi.networks.layers import hard_clip
+from skbi.networks.layers import hard_clip, soft_clip
 from skbi.networks.sets import DeepSet
 from skbi.parallel import blocks, each_in_one_thread
 from skbi.preprocessing.batches import Batch
@@ -55,16 +56,18 @@ _MAX_SCORES = 2**16  # scores of a theta and a point that are computed at a time
 
 
 class GaussianRatio(nn.Module):
-    """log N(w | x) - log N(w) of jointly Gaussian w (p) and x (d), as a product; zero until set.
+    """log N(w; c(x), (R'R)^-1) - log N(w) of w (p), and x (d) or frames; zero until it is set.
 
     Attributes
     ----------
     slopes : Tensor, shape (d, p)
     intercept : Tensor, shape (p,)
-    root, prior_root : Tensor, shape (p, p)
-        Of the precisions of w, given x and not.
+        c(x) = x @ slopes + intercept, without frames.
+    root : Tensor, shape (p, p)
+        R, without frames.
     mean : Tensor, shape (p,)
-        Of w.
+    prior_root : Tensor, shape (p, p)
+        Of w: prior_root (w - mean) has unit covariance.
     """
 
     slopes: Tensor
@@ -75,40 +78,47 @@ class GaussianRatio(nn.Module):
 
     def __init__(self, n_parameters: int, n_features: int) -> None:
         super().__init__()
-        square, vector = (n_parameters, n_parameters), (n_parameters,)
-        shapes = {"slopes": (n_features, n_parameters), "intercept": vector, "root": square}
-        for name, shape in (shapes | {"mean": vector, "prior_root": square}).items():
-            self.register_buffer(name, torch.zeros(shape))
-        self.root.fill_diagonal_(1.0)
-        self.prior_root.fill_diagonal_(1.0)
+        square, vector = torch.eye(n_parameters), torch.zeros(n_parameters)
+        self.register_buffer("slopes", torch.zeros(n_features, n_parameters))
+        self.register_buffer("intercept", vector)
+        self.register_buffer("root", square)
+        self.register_buffer("mean", vector.clone())
+        self.register_buffer("prior_root", square.clone())
 
-    def set(
-        self, w: NDArray[np.float64], regression: Sequence[NDArray[np.float64]]
-    ) -> GaussianRatio:
-        """Set it to a regression of w (n, p): slopes, intercept and root, see `regress`."""
+    def set_prior(self, w: NDArray[np.float64]) -> None:
+        """Set the Gaussian of w (n, p)."""
         covariance = np.cov(w, rowvar=False) + _MIN_VARIANCE * np.eye(w.shape[1])
-        prior_root = np.linalg.inv(np.linalg.cholesky(covariance)).T
-        values = (*regression, w.mean(axis=0), prior_root)
-        for buffer, value in zip(self.buffers(), values, strict=True):
-            buffer.copy_(torch.as_tensor(value, device="cpu"))
-        return self
+        self._copy(mean=w.mean(axis=0), prior_root=np.linalg.inv(np.linalg.cholesky(covariance)))
 
-    def of_parameters(self, w: Tensor) -> Tensor:
-        """Return the factor of w (n, p), (n, p + 2)."""
-        y, prior_y = w @ self.root, (w - self.mean) @ self.prior_root
-        log_ratio = self.root.diagonal().abs().log() - self.prior_root.diagonal().abs().log()
-        constant = log_ratio.sum() + 0.5 * (prior_y.square() - y.square()).sum(-1, keepdim=True)
-        return torch.cat([constant, torch.ones_like(constant), y], dim=-1)
+    def set(self, w: NDArray[np.float64], regression: Sequence[NDArray[np.float64]]) -> None:
+        """Set both Gaussians, by w (n, p) and its regression: slopes, intercept and root."""
+        slopes, intercept, root = regression
+        self.set_prior(w)
+        self._copy(slopes=slopes, intercept=intercept, root=root.T)
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Return what w @ root is predicted to be, up to errors of variance one, (n, p)."""
-        return (x @ self.slopes + self.intercept) @ self.root
+    def _copy(self, **values: NDArray[np.float64]) -> None:
+        for name, value in values.items():
+            getattr(self, name).copy_(torch.as_tensor(value, device="cpu"))
 
-    def of_observations(self, x: Tensor) -> Tensor:
-        """Return the factor of x (n, d), (n, p + 2)."""
-        y = self.predict(x)
-        constant = -0.5 * y.square().sum(-1, keepdim=True)
-        return torch.cat([torch.ones_like(constant), constant, y], dim=-1)
+    def log_prior(self, w: Tensor) -> Tensor:
+        """Return log N(w) of w (n, p), but for a constant, (n, 1)."""
+        y = (w - self.mean) @ self.prior_root.mT
+        log_det = self.prior_root.diagonal().abs().log().sum()
+        return log_det - 0.5 * y.square().sum(dim=-1, keepdim=True)
+
+    def frames(self, x: Tensor) -> Tensor:
+        """Return c(x) and R of the regression, for x (n, d), as columns (n, p + p^2)."""
+        root = self.root.flatten().expand(len(x), -1)
+        return torch.cat([x @ self.slopes + self.intercept, root], dim=-1)
+
+    @staticmethod
+    def residuals(w: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return R (w - c) of w (n, m, p) and frames (n, p + p^2), and log N(w; c) (n, m)."""
+        p = w.shape[-1]
+        root = frames[:, p:].unflatten(-1, (p, p))
+        y = (w - frames[:, None, :p]) @ root.mT
+        log_det = root.diagonal(dim1=-2, dim2=-1).abs().log().sum(dim=-1, keepdim=True)
+        return y, log_det - 0.5 * y.square().sum(dim=-1)
 
 
 class RatioMember(ReadsParameters, Member):
@@ -118,11 +128,13 @@ class RatioMember(ReadsParameters, Member):
     ----------
     summary : Module or None
     gaussian : GaussianRatio
-        Of the regressors, and of vectors or the moments of sets.
+        Of the regressors, and of vectors or the moments of sets; or of z, and an emulator's frames.
     critic : Critic
         Of the regressors, and of summaries.
     reads_sets : bool, default=False
         Whether an observation is a set.
+    framed : bool, default=False
+        Whether vectors end with an emulator's frames.
 
     Attributes
     ----------
@@ -142,14 +154,21 @@ class RatioMember(ReadsParameters, Member):
         gaussian: GaussianRatio,
         critic: Critic,
         reads_sets: bool = False,
+        framed: bool = False,
     ) -> None:
         super().__init__()
-        self.reads_sets = reads_sets
+        self.reads_sets, self.framed = reads_sets, framed
         self.summary, self.gaussian, self.critic = summary, gaussian, critic
         p = len(gaussian.mean)
         self._register(p)
         self.register_buffer("low", torch.full((p,), -torch.inf))
         self.register_buffer("high", torch.full((p,), torch.inf))
+
+    @property
+    def width(self) -> int:
+        """Width of embedded observations."""
+        p = len(self.gaussian.mean)
+        return self.critic.width + p + p**2
 
     @torch.no_grad()
     def read_range(self, z: NDArray[np.float64]) -> None:
@@ -161,18 +180,42 @@ class RatioMember(ReadsParameters, Member):
     def embed_parameters(self, z: Tensor) -> Tensor:
         """Embed parameters, (n, k)."""
         w = self.regressors(z)
-        known = w.clamp(self.low, self.high)
-        found = self.critic.of_parameters(known, known @ self.gaussian.root)
-        return torch.cat([self.gaussian.of_parameters(w), found], dim=-1)
+        found, located = self.critic.of_parameters(w.clamp(self.low, self.high)), self.located(z)
+        return torch.cat([found, located, self.gaussian.log_prior(located)], dim=-1)
 
     def embed_observations(self, batch: Batch) -> Tensor:
-        """Embed observations, (n, k)."""
-        regressed, summary = self.regressed(batch), summarise(self.summary, batch)
-        found = self.critic.of_observations(summary, -self.gaussian.predict(regressed))
-        return torch.cat([self.gaussian.of_observations(regressed), found], dim=-1)
+        """Embed observations, (n, width)."""
+        if self.framed:
+            n = self.width - self.critic.width
+            frames, batch = batch.points[:, -n:], Batch(batch.points[:, :-n])
+        else:
+            frames = self.gaussian.frames(self.regressed(batch))
+        found = self.critic.of_observations(summarise(self.summary, batch))
+        return torch.cat([found, frames], dim=-1)
+
+    def of_all(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return f of every embedded theta (m, k) with every embedded x (n, width), (n, m)."""
+        (theta, w, log_prior), (x, frames) = self._split(theta, x)
+        y, log_prob = self.gaussian.residuals(w.expand(len(x), -1, -1), frames)
+        return log_prob - log_prior.mT + self.critic.of_all(theta, x, soft_clip(y))
+
+    def of_pairs(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return f of embedded pairs, (n,): as `of_all` does the diagonal."""
+        (theta, w, log_prior), (x, frames) = self._split(theta, x)
+        y, log_prob = self.gaussian.residuals(w[:, None], frames)
+        score = self.critic.of_pairs(theta, x, soft_clip(y[:, 0]))
+        return (log_prob - log_prior)[:, 0] + score
+
+    def _split(self, theta: Tensor, x: Tensor) -> tuple[Any, Any]:
+        n, p = self.critic.width, len(self.gaussian.mean)
+        return theta.split([n, p, 1], dim=-1), x.split([n, p + p**2], dim=-1)
+
+    def located(self, z: Tensor) -> Tensor:
+        """Return what the Gaussians describe: z in an emulator's frames, otherwise regressors."""
+        return z if self.framed else self.regressors(z)
 
     def regressed(self, batch: Batch) -> Tensor:
-        """Return what the Gaussian ratio reads: vectors, or the moments of sets."""
+        """Return what the regression reads: vectors, or the moments of sets."""
         if self.summary is None:
             return hard_clip(batch.points)
         if isinstance(self.summary, DeepSet):
@@ -188,8 +231,12 @@ class RatioMember(ReadsParameters, Member):
 def start_at_regression(
     members: Sequence[RatioMember], z: NDArray[np.float64], batch: Batch
 ) -> None:
-    """Start members without a summary at the ratio of jointly Gaussian theta and x."""
-    w = _regressors(members[0], z)
+    """Start members without a summary at the Gaussian ratio of theta and x, or of frames."""
+    w = _located(members[0], z)
+    if members[0].framed:
+        for member in members:
+            member.gaussian.set_prior(w)
+        return
     x = members[0].regressed(batch).double().cpu().numpy()
     regression = regress(x, w)
     for member in members:
@@ -205,7 +252,7 @@ def start_at_moments(
 
     The summary starts at what the regression on these moments predicts.
     """
-    w = _regressors(members[0], z)
+    w = _located(members[0], z)
     regression = regress_on_moments(members[0].summary, w, read)
     slopes, intercept, _ = regression
     k = min(w.shape[1], members[0].summary.start.out_features)
@@ -216,8 +263,8 @@ def start_at_moments(
 
 
 @torch.no_grad()
-def _regressors(member: RatioMember, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    return member.regressors(to_tensor(z, member.log_weight)).double().cpu().numpy()
+def _located(member: RatioMember, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    return member.located(to_tensor(z, member.log_weight)).double().cpu().numpy()
 
 
 class Ratio(LearntLikelihood):
@@ -254,7 +301,7 @@ class Ratio(LearntLikelihood):
     def log_prob(self, part: list[Tensor], contexts: list[Tensor]) -> Tensor:
         """Sum log r of rows over them, for every theta, (m,)."""
         each = zip(self.ensemble.members, contexts, part, strict=True)
-        scores = [member.critic.of_all(theta, x) for member, theta, x in each]
+        scores = [member.of_all(theta, x) for member, theta, x in each]
         return self.ensemble.mix(scores).double().sum(dim=0)
 
     def rows_at_once(self, part: list[Tensor]) -> int:
@@ -271,8 +318,7 @@ def as_rows(X: Packed, *, by_point: bool) -> tuple[Packed, NDArray[np.int64]]:
 
 def embed_observations(packed: Packed, maps: Maps, ensemble: Ensemble) -> list[Tensor]:
     """Embed every observation once with every member, a block of them in each thread."""
-    widths = [member.critic.width + len(member.gaussian.mean) + 2 for member in ensemble.members]
-    found = [ensemble.like.new_empty(len(packed), width) for width in widths]
+    found = [ensemble.like.new_empty(len(packed), member.width) for member in ensemble.members]
 
     @torch.no_grad()
     def embed(rows: slice) -> None:
@@ -322,7 +368,7 @@ def log_ratio(
         used, inverse = np.unique(rows[some], return_inverse=True)
         theta = [t[inverse] for t in embed_parameters(z[used], ensemble)]
         each = zip(ensemble.members, theta, x, strict=True)
-        values[some] = ensemble.mix([m.critic.of_pairs(t, h) for m, t, h in each]).cpu().numpy()
+        values[some] = ensemble.mix([m.of_pairs(t, h) for m, t, h in each]).cpu().numpy()
     return values
 
 
@@ -353,5 +399,5 @@ def scores_against(
     for some in packed.blocks(max(1, _MAX_SCORES // len(z))):
         x = embed_observations(packed[some], maps, ensemble)
         each = zip(ensemble.members, theta, x, strict=True)
-        found.append(ensemble.mix([m.critic.of_all(t, h) for m, t, h in each]).double().cpu())
+        found.append(ensemble.mix([m.of_all(t, h) for m, t, h in each]).double().cpu())
     return torch.cat(found)

@@ -2,14 +2,13 @@
 
 Each side has a deep network of its own, whose outputs u, a, b and v, c, d meet for every pair in
 
-    f(theta, x) = u(theta) . v(x) + w . phi(SiLU(a(theta) + c(x)) * (b(theta) + d(x))).
+    f(theta, x) = u(theta) . v(x) + w . phi((a(theta) + c(x)) * (b(theta) + d(x))).
 
-The first term of all pairs is one matrix product. The second is the first gated layer of a network
-that reads theta and x, evaluated for all pairs at the price of sums, and a narrow layer phi.
+The first term of all pairs is one matrix product. The second is a layer of products that reads
+theta and x, evaluated for all pairs at the price of sums, and a narrow layer phi.
 
-Where x tells theta precisely, what counts are small differences of theta from what x predicts. Each
-side gives its part of such a difference, y(theta) + y'(x), of unit scale, and one linear map adds
-both to a + c and b + d.
+Where x tells theta precisely, what counts are small differences of theta from what x predicts. Such
+differences y(theta, x), of unit scale, are read by a linear map, and added to a + c and b + d.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from skbi.networks.layers import MLP, Gated, zero
 
@@ -37,7 +35,7 @@ class Critic(nn.Module):
     n_products : int, default=64
         Width of u and v.
     n_differences : int, default=1
-        Width of y and y'.
+        Width of y.
     n_compared : int, default=16
         Width of a, b, c and d, and of phi.
 
@@ -45,9 +43,9 @@ class Critic(nn.Module):
     --------
     >>> critic = Critic(2, 3)
     >>> theta, x = critic.of_parameters(torch.ones(5, 2)), critic.of_observations(torch.ones(4, 3))
-    >>> critic.of_all(theta, x).shape
+    >>> critic.of_all(theta, x, torch.zeros(4, 5, 1)).shape
     torch.Size([4, 5])
-    >>> critic.of_pairs(theta[:4], x).shape
+    >>> critic.of_pairs(theta[:4], x, torch.zeros(4, 1)).shape
     torch.Size([4])
     """
 
@@ -76,36 +74,32 @@ class Critic(nn.Module):
         layers = nn.ModuleList(layer for net in nets for layer in (net.hidden, net.last))
         return [w for name, w in layers.named_parameters() if name.endswith("weight")]
 
-    def of_parameters(self, w: Tensor, y: Tensor | None = None) -> Tensor:
-        """Embed parameters (n, n_parameters), with their part of differences, (n, width)."""
-        output, n = self.parameters_net(w), len(self.product_scales)
-        return torch.cat([output[:, :n], self._add(output[:, n:], y)], dim=-1)
+    def of_parameters(self, w: Tensor) -> Tensor:
+        """Embed parameters (n, n_parameters), (n, width)."""
+        return self.parameters_net(w)
 
-    def of_observations(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Embed observations (n, n_observed), with their part of differences, (n, width)."""
+    def of_observations(self, x: Tensor) -> Tensor:
+        """Embed observations (n, n_observed), (n, width)."""
         output, n = self.observations_net(x), len(self.product_scales)
-        products = output[:, :n] * self.product_scales
-        return torch.cat([products, self._add(output[:, n:], y)], dim=-1)
+        return torch.cat([output[:, :n] * self.product_scales, output[:, n:]], dim=-1)
 
-    def _add(self, compared: Tensor, y: Tensor | None) -> Tensor:
-        return compared if y is None else compared + self.differences(y)
-
-    def of_all(self, theta: Tensor, x: Tensor) -> Tensor:
+    def of_all(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Score every embedded theta (m, width) with every embedded x (n, width), (n, m).
 
-        Columns that stand before those of this critic, in both, are multiplied and summed, too.
+        ``y`` (n, m, n_differences) are their differences.
         """
-        (u, a, b), (v, c, d) = self._split(theta), self._split(x)
-        return v @ u.mT + self._compare(a + c.unsqueeze(1), b + d.unsqueeze(1))
+        (u, compared), (v, with_x) = self._split(theta), self._split(x)
+        return v @ u.mT + self._compare(compared + with_x.unsqueeze(1), y)
 
-    def of_pairs(self, theta: Tensor, x: Tensor) -> Tensor:
+    def of_pairs(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Score embedded pairs (n, width), (n,): as `of_all` does the diagonal."""
-        (u, a, b), (v, c, d) = self._split(theta), self._split(x)
-        return (u * v).sum(dim=-1) + self._compare(a + c, b + d)
+        (u, compared), (v, with_x) = self._split(theta), self._split(x)
+        return (u * v).sum(dim=-1) + self._compare(compared + with_x, y)
 
-    def _split(self, embedded: Tensor) -> tuple[Tensor, ...]:
-        n = self.n_compared
-        return embedded.split([embedded.shape[-1] - 2 * n, n, n], dim=-1)
+    def _split(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        n = len(self.product_scales)
+        return embedded[:, :n], embedded[:, n:]
 
-    def _compare(self, gate: Tensor, value: Tensor) -> Tensor:
-        return self.last(self.phi(silu(gate) * value))[..., 0]
+    def _compare(self, both: Tensor, y: Tensor) -> Tensor:
+        gate, value = (both + self.differences(y)).chunk(2, dim=-1)
+        return self.last(self.phi(gate * value))[..., 0]

@@ -58,6 +58,11 @@ class Frame:
         return len(self.centre)
 
     @property
+    def columns(self) -> NDArray[np.float64]:
+        """Centre and root side by side, (n, p + p^2)."""
+        return np.hstack([self.centre, self.root.reshape(len(self), -1)])
+
+    @property
     def log_scales(self) -> NDArray[np.float64]:
         """Logarithm of the root's diagonal, (n, p)."""
         return np.log(np.einsum("nii->ni", self.root))

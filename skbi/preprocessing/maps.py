@@ -53,12 +53,15 @@ class Maps:
         features on, networks read these columns only.
     projection : Projection or None
         Of vectors of many features whose density is learnt.
+    with_frames : bool
+        Whether `batch` gives the emulator's frames after the columns: centre and root of each.
     """
 
     theta: ParameterMap
     X: FeatureMap
     compression: Compression | None = None
     projection: Projection | None = None
+    with_frames: bool = False
 
     @classmethod
     def fit(
@@ -93,6 +96,8 @@ class Maps:
         X: Packed,
         training: NDArray[np.int64],
         rng: np.random.Generator,
+        *,
+        with_frames: bool = False,
     ) -> Self:
         """Return the maps with a compression of training pairs, if X is wide, masked or precise.
 
@@ -106,6 +111,8 @@ class Maps:
         training : ndarray of int
             The training pairs.
         rng : Generator
+        with_frames : bool, default=False
+            Whether batches are to hold the emulator's frames, if there is one.
 
         Returns
         -------
@@ -114,11 +121,12 @@ class Maps:
         if X.sizes is not None:
             return self
         narrow = self.X.n_features < _MIN_WIDTH and not self.X.mask
-        if narrow and not self._are_precise(theta, X, training, rng):
+        if narrow and not self._are_precise(theta, X, training, rng.spawn(1)[0]):
             return self
         pairs = training[: self._n_compressed]
         compression = Compression.fit(self.theta, self.X, theta[pairs], X.take(pairs).points, rng)
-        return replace(self, compression=compression)
+        with_frames = with_frames and compression.location is not None
+        return replace(self, compression=compression, with_frames=with_frames)
 
     def _are_precise(
         self,
@@ -225,7 +233,10 @@ class Maps:
 
     def batch(self, X: Packed, like: Tensor) -> Batch:
         """Return observations as the networks read them, with the type and device of ``like``."""
-        return X.tensors(self.read(X)[0], like)
+        columns, frame = self.read(X)
+        if self.with_frames:
+            columns = np.hstack([columns, frame.columns])
+        return X.tensors(columns, like)
 
     def indexer(self, X: Packed, like: Tensor, rng: np.random.Generator) -> Indexer | MappedIndexer:
         """Return what takes minibatches of X, by index, as the networks read them.

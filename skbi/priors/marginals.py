@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.special import ndtr
+from scipy.special import betaincinv, betaln, ndtr
 
 __all__ = ["EXPECTED", "Marginal", "load_marginal"]
 
@@ -23,6 +23,7 @@ EXPECTED = (
 
 _OLD = ("cdf", "sf", "ppf", "isf")  # of a frozen distribution, such as stats.norm(0, 1)
 _NEW = ("cdf", "ccdf", "icdf", "iccdf")  # of one such as stats.Normal(mu=0, sigma=1)
+_FAR_TAIL = 1e-9  # quantile of a beta distribution, below which its power law is exact
 _TESTED = np.array([0.03, 0.2, 0.5, 0.8, 0.97])  # quantiles that identify a distribution
 
 
@@ -105,13 +106,17 @@ class Marginal:
 
         Closed forms are faster than scipy's quantiles.
         """
-        family, a, b = self._closed_form
+        family, numbers = self._closed_form
         if family == "normal":
-            return a + b * z
+            mean, sd = numbers
+            return mean + sd * z
         tail, is_lower = ndtr(-np.abs(z)), z < 0
-        if family == "uniform":
-            distance = (b - a) * tail
-            return np.where(is_lower, a + distance, b - distance)
+        if family:
+            low, high, a, b = numbers
+            theta = np.empty_like(z)
+            theta[is_lower] = low + (high - low) * _beta_quantile(tail[is_lower], a, b)
+            theta[~is_lower] = high - (high - low) * _beta_quantile(tail[~is_lower], b, a)
+            return theta
         theta = np.empty_like(z)
         theta[is_lower] = self.ppf(tail[is_lower])
         theta[~is_lower] = self.isf(tail[~is_lower])
@@ -219,18 +224,34 @@ def _unknown(name: str) -> ValueError:
     )
 
 
-def _closed_form(distribution: Any) -> tuple[str, float, float]:
-    """Return the family and two parameters of a marginal whose quantiles have a closed form.
+def _closed_form(distribution: Any) -> tuple[str, tuple[float, ...]]:
+    """Return the family and the parameters of a marginal whose quantiles skbi computes itself.
 
-    They are ("normal", mean, standard deviation), ("uniform", lower bound, upper bound), or
-    ("", nan, nan) for any other family.
+    They are ("normal", (mean, standard deviation)), ("beta", (lower bound, upper bound, a, b)), of
+    which a uniform distribution is one, or ("", ()) for any other family.
     """
     family = type(getattr(distribution, "dist", None))
     if family is type(stats.norm):
-        return "normal", distribution.mean(), distribution.std()
+        return "normal", (distribution.mean(), distribution.std())
     if family is type(stats.uniform):
-        return "uniform", *distribution.support()
-    return "", np.nan, np.nan
+        return "beta", (*distribution.support(), 1.0, 1.0)
+    if family is type(stats.beta):
+        (a, b), *_ = distribution.dist._parse_args(*distribution.args, **distribution.kwds)
+        return "beta", (*distribution.support(), float(a), float(b))
+    return "", ()
+
+
+def _beta_quantile(q: Array, a: float, b: float) -> Array:
+    """Return quantiles of a beta distribution; scipy's are wrong, and warn, in the far lower tail.
+
+    There, q = x^a / (a B(a, b)). Those of the uniform distribution, a = b = 1, are q.
+    """
+    if a == b == 1:
+        return q
+    x = np.exp((np.log(q) + np.log(a) + betaln(a, b)) / a)
+    inside = x > _FAR_TAIL
+    x[inside] = betaincinv(a, b, q[inside])
+    return x
 
 
 def _describe_type(value: Any) -> str:

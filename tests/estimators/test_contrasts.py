@@ -105,6 +105,12 @@ class Tiny(Member):
     def embed_observations(self, batch):
         return self.critic.of_observations(batch.points)
 
+    def of_all(self, theta, x):
+        return self.critic.of_all(theta, x, torch.zeros(len(x), len(theta), 1))
+
+    def of_pairs(self, theta, x):
+        return self.critic.of_pairs(theta, x, torch.zeros(len(x), 1))
+
 
 @pytest.mark.parametrize("n_contrasts", [2, 5, 7, 30])
 @pytest.mark.parametrize("n_rows", [1, 8])

@@ -63,7 +63,7 @@ def on_sets():
 
 @pytest.mark.parametrize("p", [1, 5])
 def test_defaults_recover_a_conjugate_gaussian_posterior(p):
-    theta, X, _, _ = linear_gaussian(p, 10_000)
+    theta, X, _, _ = linear_gaussian(p, 5000)
     _, X_obs, mean, covariance = linear_gaussian(p, 200, seed=1)
     prior = JointPrior({f"mu_{j}": stats.norm() for j in range(p)})
     npe = NPEEstimator(prior=prior, random_state=0).fit(theta, X)
@@ -231,11 +231,9 @@ def test_a_larger_set_narrows_the_posterior():
     """With theta the mean of the points, the posterior sd is 1 / sqrt(1 + S), whatever S."""
     prior = JointPrior({"mu": stats.norm()})
     rng = np.random.default_rng(0)
-    theta = prior.sample(10_000, random_state=0)
-    X = [
-        t + rng.normal(size=(s, 1)) for t, s in zip(theta, rng.integers(1, 41, 10_000), strict=True)
-    ]
-    npe = NPEEstimator(prior=prior, max_iter=30, random_state=0).fit(theta, X)
+    theta = prior.sample(4000, random_state=0)
+    X = [t + rng.normal(size=(s, 1)) for t, s in zip(theta, rng.integers(1, 41, 4000), strict=True)]
+    npe = NPEEstimator(prior=prior, n_estimators=1, max_iter=15, random_state=0).fit(theta, X)
     for size in (3, 10, 35):
         X_obs = rng.normal(size=(100, 1, 1)) + rng.normal(size=(100, size, 1))
         draws, exact = npe.sample_posterior(X_obs, 1000), X_obs.sum(axis=(1, 2)) / (1 + size)
@@ -323,7 +321,8 @@ def test_missing_entries_can_be_masked():
     X = theta + np.array([1.0, 0.1]) * rng.normal(size=(6000, 2))
     missing = rng.random(6000) < 0.5
     X[missing, 1] = np.nan
-    npe = NPEEstimator(prior=prior, missing="mask", random_state=0).fit(theta[:4000], X[:4000])
+    npe = NPEEstimator(prior=prior, missing="mask", max_iter=20, random_state=0)
+    npe.fit(theta[:4000], X[:4000])
     precision = 1 + (np.array([1, 100]) * ~np.isnan(X)).sum(axis=1)
     mean = np.nansum(np.array([1, 100]) * X, axis=1) / precision
     exact = stats.norm.logpdf(theta[:, 0], mean, precision**-0.5)

@@ -166,6 +166,19 @@ def test_categories_and_numbers_in_a_frame():
         np.testing.assert_allclose(draws[i].std(axis=0), sd, rtol=0.2)
 
 
+def test_a_failed_simulation_is_an_observation():
+    """It fails where x = m + noise < 0: an x of zero, beside a one that says so."""
+    prior = JointPrior({"m": stats.uniform(-2, 4)})
+    theta = prior.sample(4000, random_state=0)
+    x = theta + np.random.default_rng(1).normal(size=(4000, 1))
+    X = np.hstack([np.where(x < 0, 0, x), x < 0])
+    nre = NREEstimator(prior=prior, **SMALL).fit(theta, X)
+    m = np.linspace(-2, 2, 401)
+    for observed, mass in (([0.0, 1.0], stats.norm.cdf(-m)), ([0.3, 0.0], stats.norm.pdf(0.3, m))):
+        exact, draws = np.average(m, weights=mass), nre.sample_posterior(np.array(observed), 2000)
+        assert abs(draws.mean() - exact) < 0.15  # 0.2 sd, as of NLE
+
+
 def test_constant_and_repeated_features_are_welcome():
     theta, X = gaussian(300)
     X = np.c_[X, X[:, 0], np.ones(300)]

@@ -23,19 +23,26 @@ def test_a_gaussian_ratio_is_that_of_the_two_densities(seed, p, d):
     x = w @ rng.normal(size=(p, d)) + 0.5 * rng.normal(size=(200, d))
     regression = regress(x, w)
     slopes, intercept, root = regression
-    ratio = GaussianRatio(p, d).set(w, regression).double()
-    of_w, of_x = ratio.of_parameters(torch.as_tensor(w)), ratio.of_observations(torch.as_tensor(x))
+    ratio = GaussianRatio(p, d).double()
+    ratio.set(w, regression)
+    tensors = torch.as_tensor(w), torch.as_tensor(x)
     posterior = stats.multivariate_normal(np.zeros(p), np.linalg.inv(root @ root.T))
     covariance = np.cov(w, rowvar=False) + 1e-6 * np.eye(p)  # with what keeps it regular
     prior = stats.multivariate_normal(w.mean(axis=0), covariance)
     expected = posterior.logpdf(w - x @ slopes - intercept) - prior.logpdf(w)
-    np.testing.assert_allclose((of_w * of_x).sum(1), expected, atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(gaussian(ratio, *tensors), expected, atol=1e-6)
+
+
+def gaussian(ratio, w, x):
+    """Return the Gaussian ratio of pairs (n,)."""
+    _, log_prob = ratio.residuals(w[:, None], ratio.frames(x))
+    return (log_prob - ratio.log_prior(w))[:, 0]
 
 
 def test_before_it_is_set_it_is_zero():
     ratio = GaussianRatio(2, 3)
-    of_w, of_x = ratio.of_parameters(torch.randn(5, 2)), ratio.of_observations(torch.randn(4, 3))
-    torch.testing.assert_close(of_x @ of_w.mT, torch.zeros(4, 5))
+    found = gaussian(ratio, torch.randn(5, 2), torch.randn(5, 3))
+    torch.testing.assert_close(found, torch.zeros(5))
 
 
 def linear_gaussian(n, form, seed=0):
@@ -63,12 +70,38 @@ def test_beyond_the_training_parameters_the_critic_reads_their_range():
     prior, theta, X, _ = linear_gaussian(200, "vectors")
     nre = NREEstimator(prior=prior, max_iter=2, random_state=0).fit(theta, X)
     (member, *_), far = nre.members_, torch.tensor([[9.0, -9.0], [30.0, -30.0]])
-    of_critic = member.embed_parameters(far)[:, 4:]
+    of_critic = member.embed_parameters(far)[:, : member.critic.width]
     torch.testing.assert_close(of_critic[0], of_critic[1])
-    low, high = member.low, member.high
-    edge = torch.stack([high[0], low[1]])[None]
-    expected = member.critic.of_parameters(edge, edge @ member.gaussian.root)
-    torch.testing.assert_close(of_critic[:1], expected)
+    edge = torch.stack([member.high[0], member.low[1]])[None]
+    torch.testing.assert_close(of_critic[:1], member.critic.of_parameters(edge))
+
+
+def wide_pairs(n, seed=0):
+    """Two parameters through forty features, of which a half tells of each."""
+    prior = JointPrior({"a": stats.norm(), "b": stats.uniform(-2, 4)})
+    theta, rng = prior.sample(n, random_state=seed), np.random.default_rng([seed, 1])
+    return prior, theta, np.repeat(theta**3 + theta, 20, axis=1) + rng.normal(size=(n, 40))
+
+
+def test_the_ratio_of_compressed_vectors_starts_at_the_emulators_posterior():
+    prior, theta, X = wide_pairs(1000)
+    nre = NREEstimator(prior=prior, early_stopping=False, **QUICK).fit(theta, X)
+    z = nre._maps.theta.forward(theta)[0]
+    _, frame = nre._maps.read(Packed(X))
+    covariance = np.cov(z, rowvar=False)
+    prior_of_z = stats.multivariate_normal(z.mean(axis=0), covariance)
+    u, log_det = frame.forward(z)
+    expected = stats.norm.logpdf(u).sum(axis=1) + log_det - prior_of_z.logpdf(z)
+    np.testing.assert_allclose(nre.log_prob(theta, X), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("d", [3, 40])
+def test_ratios_of_all_are_those_of_the_pairs(d):
+    prior, theta, X = wide_pairs(300)
+    nre = NREEstimator(prior=prior, max_iter=2, random_state=0).fit(theta, X[:, :d])
+    each = nre.log_prob(np.tile(theta[:5], (4, 1)), np.repeat(X[:4, :d], 5, axis=0))
+    grid = nre.log_prob(np.broadcast_to(theta[:5], (4, 5, 2)), X[:4, :d])
+    np.testing.assert_allclose(grid, each.reshape(4, 5), atol=1e-4)
 
 
 def test_rows_are_observations_or_points():

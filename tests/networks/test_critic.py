@@ -9,54 +9,41 @@ from skbi.networks.critic import Critic
 
 
 def trained(seed, p=2, d=3):
-    """Return a critic whose scales are not zero, and embedded theta (5) and x (4)."""
+    """Return a critic whose scales are not zero, embedded theta (5) and x (4), and differences."""
     torch.manual_seed(seed)
     critic = Critic(p, d, (8,), n_products=6, n_compared=3).double()
     for parameter in critic.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     theta = critic.of_parameters(torch.randn(5, p, dtype=torch.float64))
-    return critic, theta, critic.of_observations(torch.randn(4, d, dtype=torch.float64))
+    x = critic.of_observations(torch.randn(4, d, dtype=torch.float64))
+    return critic, theta, x, torch.randn(4, 5, 1, dtype=torch.float64)
 
 
 @given(seed=st.integers(0, 1000))
 def test_all_scores_are_those_of_the_pairs(seed):
-    critic, theta, x = trained(seed)
-    scores = critic.of_all(theta, x)
+    critic, theta, x, y = trained(seed)
+    scores = critic.of_all(theta, x, y)
     for i in range(4):
         for j in range(5):
-            pair = critic.of_pairs(theta[j : j + 1], x[i : i + 1])
+            pair = critic.of_pairs(theta[j : j + 1], x[i : i + 1], y[i, j : j + 1])
             torch.testing.assert_close(scores[i, j], pair[0])
 
 
 def test_a_score_is_what_the_equation_says():
-    critic, theta, x = trained(0)
+    critic, theta, x, y = trained(0)
     u, a, b = theta[0].split([6, 3, 3])
     v, c, d = x[0].split([6, 3, 3])
-    gate, value = critic.phi.linear(silu(a + c) * (b + d)).chunk(2)
+    gate_of_y, value_of_y = (critic.differences.weight[:, 0] * y[0, 0, 0]).split([3, 3])
+    compared = (a + c + gate_of_y) * (b + d + value_of_y)
+    gate, value = critic.phi.linear(compared).chunk(2)
     expected = u @ v + critic.last(silu(gate) * value)[0]
-    torch.testing.assert_close(critic.of_all(theta, x)[0, 0], expected)
-
-
-def test_differences_are_added_to_what_is_compared():
-    critic, _, _ = trained(0)
-    theta, x, y = torch.randn(5, 2).double(), torch.randn(4, 3).double(), torch.randn(5, 1).double()
-    scores = critic.of_all(critic.of_parameters(theta, y), critic.of_observations(x, -y[:4]))
-    same = critic.of_pairs(critic.of_parameters(theta[:4]), critic.of_observations(x))
-    torch.testing.assert_close(scores.diagonal(), same)  # only y - y' counts
-    assert (scores - critic.of_all(critic.of_parameters(theta), critic.of_observations(x))).any()
-
-
-def test_columns_in_front_are_multiplied_too():
-    critic, theta, x = trained(0)
-    front, x_front = torch.randn(5, 2).double(), torch.randn(4, 2).double()
-    scores = critic.of_all(torch.cat([front, theta], 1), torch.cat([x_front, x], 1))
-    torch.testing.assert_close(scores, critic.of_all(theta, x) + x_front @ front.mT)
+    torch.testing.assert_close(critic.of_all(theta, x, y)[0, 0], expected)
 
 
 def test_every_score_is_zero_before_training_and_has_a_gradient():
     critic = Critic(2, 3)
     theta, x = critic.of_parameters(torch.randn(5, 2)), critic.of_observations(torch.randn(4, 3))
-    scores = critic.of_all(theta, x)
+    scores = critic.of_all(theta, x, torch.randn(4, 5, 1))
     assert (scores == 0).all()
     (scores * torch.randn(4, 5)).sum().backward()
     assert critic.product_scales.grad.abs().min() > 0

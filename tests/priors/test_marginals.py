@@ -6,7 +6,10 @@ import pickle
 import numpy as np
 import pytest
 import skops.io
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import integrate, stats
+from scipy.special import ndtr
 
 import skbi
 from skbi import JointPrior, NPEEstimator, simulate
@@ -94,9 +97,19 @@ def test_formulas_hold_distributions_and_numbers_only(formula):
 
 def test_closed_forms_of_quantiles_are_the_quantiles():
     z = np.linspace(-5, 5, 11)
-    for distribution in (stats.norm(3, 2), stats.uniform(-1, 4)):
+    beta = stats.beta(2, 3, loc=-1, scale=4)
+    for distribution in (stats.norm(3, 2), stats.uniform(-1, 4), beta):
         expected = distribution.ppf(stats.norm.cdf(z))
         np.testing.assert_allclose(Marginal(distribution).from_normal(z), expected, atol=1e-9)
+
+
+@given(a=st.floats(0.2, 30), b=st.floats(0.2, 30), z=st.floats(-8, 0))
+def test_quantiles_of_beta_distributions_are_right_in_the_tails(a, b, z):
+    """Those of scipy warn, and are wrong: at z = -5.5 and a = 0.5, b = 3 by a factor of 1e7."""
+    lower = Marginal(stats.beta(a, b)).from_normal(np.array([z]))
+    np.testing.assert_allclose(stats.beta(a, b).cdf(lower), ndtr(z), rtol=1e-6)
+    upper = Marginal(stats.beta(b, a)).from_normal(np.array([-z]))
+    np.testing.assert_allclose(upper, 1 - lower, atol=1e-12)
 
 
 def test_a_fit_under_newer_distributions_is_saved_by_skops(tmp_path):
