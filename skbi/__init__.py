@@ -10,13 +10,22 @@ from skbi.calibration import (
     coverage_curve,
     coverage_score,
     ecdf_band,
+    energy_score,
     misspecification_score,
     posterior_predictive,
     sbc_ranks,
     tarp_curve,
     uniformity_test,
 )
-from skbi.estimators import NLEEstimator, NPEEstimator, NREEstimator, Typicality, sequential
+from skbi.estimators import (
+    CMPEEstimator,
+    FMPEEstimator,
+    NLEEstimator,
+    NPEEstimator,
+    NREEstimator,
+    Typicality,
+    sequential,
+)
 from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
 from skbi.preprocessing import (
     Basis,
@@ -37,8 +46,10 @@ from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate
 
 __all__ = [
     "TRUSTED_TYPES",
+    "CMPEEstimator",
     "CoverageDisplay",
     "DoubleMoonSimulator",
+    "FMPEEstimator",
     "FunctionSimulator",
     "JointPrior",
     "LossCurveDisplay",
@@ -53,6 +64,7 @@ __all__ = [
     "coverage_curve",
     "coverage_score",
     "ecdf_band",
+    "energy_score",
     "misspecification_score",
     "posterior_predictive",
     "sbc_ranks",
@@ -68,9 +80,11 @@ TRUSTED_TYPES = [
     f"{kind.__module__}.{kind.__qualname__}"
     for kind in (
         Basis,
+        CMPEEstimator,
         Compression,
         Directions,
         Emulator,
+        FMPEEstimator,
         FeatureMap,
         Gaps,
         JointPrior,

@@ -17,6 +17,7 @@ two_moons, gaussian_mixture, gaussian_linear_uniform, slcp, sir, bernoulli_glm :
 lotka_volterra, slcp_sets : close to those of that benchmark.
 means_and_precisions, double_moon, double_moon_event, poisson_counts, cauchy_samples : of skbi, with
     no reference draws.
+digits_mixture : of skbi, pictures of 64 pixels; posteriors are mixtures of ten Gaussians.
 
 slcp_sets, means_and_precisions, double_moon and cauchy_samples have sets: NPE reads them, NLE
 learns their single points. sir, poisson_counts and the first feature of bernoulli_glm are counts,
@@ -25,7 +26,8 @@ which skbi's NLE dequantizes.
 Columns:
 
 fit_s : seconds of the fit.
-log_score : mean held-out log q(theta | X), of NLE log q(X | theta), in nats; higher is better.
+log_score : mean held-out log q(theta | X), of NLE log q(X | theta), in nats; higher is better. CMPE
+    has none.
 gap : how far log_score is below that of the exact density, in nats, where that is known. Of NLE on
     counts it compares with a mass, which means nothing without dequantization.
 c2st : accuracy of an MLP that tells 2,000 draws from 2,000 reference draws (five folds, mean over
@@ -33,6 +35,7 @@ c2st : accuracy of an MLP that tells 2,000 draws from 2,000 reference draws (fiv
 c2st_rf : the same of a random forest and of 5,000 draws.
 posterior_s : seconds for 5,000 draws for one observation (median over the five observations).
 coverage : coverage_score of 1,000 runs; 1 is calibrated.
+energy : energy_score of the same runs; lower is better.
 evals_per_s : densities a second.
 draws_per_s : draws a second for one observation.
 calibration_s : seconds to calibrate 2,000 runs by 1,000 draws each.
@@ -66,6 +69,7 @@ COLUMNS = (
     "c2st_rf",
     "posterior_s",
     "coverage",
+    "energy",
     "evals_per_s",
     "draws_per_s",
     "calibration_s",

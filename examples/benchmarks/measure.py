@@ -9,7 +9,7 @@ import numpy as np
 
 from examples.benchmarks.methods import METHODS
 from examples.benchmarks.tasks import TASKS
-from skbi import c2st_score, coverage_score
+from skbi import c2st_score, coverage_score, energy_score
 
 
 def timed(call):
@@ -45,13 +45,15 @@ def measure(task_name, method, n_pairs, seed, n_threads):
     unfitted = METHODS[method](seed)
     fitted, seconds = timed(lambda: unfitted.fit(task, theta, X))
     log_q = fitted.log_prob(theta_test, X_test)
-    gap = float((exact[fitted.learns] - log_q).mean()) if fitted.learns in exact else None
+    log_score = float(log_q.mean())
+    gap = float(exact[fitted.learns].mean()) - log_score if fitted.learns in exact else None
     many = [np.concatenate([a] * (2000 // len(a) + 1))[:2000] for a in (theta_test, X_test)]
     _, evaluating = timed(lambda: fitted.log_prob(*many))
-    coverage, drawing, calibrating = None, None, None
+    coverage, energy, drawing, calibrating = None, None, None, None
     if fitted.learns == "posterior":
         runs = theta_test[:1000], X_test[:1000]
         coverage = float(coverage_score(fitted, *runs, n_samples=500, random_state=0))
+        energy = energy_score(fitted, *runs, random_state=0)
         _, drawing = timed(lambda: fitted.sample_posterior(X_test[:1], 200_000))
         runs = partial(coverage_score, fitted, *many, n_samples=1000, random_state=0)
         _, calibrating = timed(runs)
@@ -61,10 +63,11 @@ def measure(task_name, method, n_pairs, seed, n_threads):
         "pairs": n_pairs,
         "seed": seed,
         "fit_s": seconds,
-        "log_score": float(log_q.mean()),
+        "log_score": log_score,
         "gap": gap,
         **compare(fitted, task),
         "coverage": coverage,
+        "energy": energy,
         "evals_per_s": len(many[0]) / evaluating,
         "draws_per_s": drawing and 200_000 / drawing,
         "calibration_s": calibrating,

@@ -6,29 +6,31 @@ from functools import partial
 import numpy as np
 
 from examples.benchmarks.tasks import GaussianPrior
-from skbi import NLEEstimator, NPEEstimator, NREEstimator
+from skbi import CMPEEstimator, FMPEEstimator, NLEEstimator, NPEEstimator, NREEstimator
 
 
 class Skbi:
-    """skbi's NPE with its defaults, but for the options given."""
+    """skbi's NPE, or another estimator of posteriors, with its defaults but for the options."""
 
     learns = "posterior"
 
-    def __init__(self, seed, **options):
-        self.options = {"random_state": seed, **options}
+    def __init__(self, seed, kind=NPEEstimator, **options):
+        self.kind, self.options = kind, {"random_state": seed, **options}
 
     def fit(self, task, theta, X):
         """Learn from pairs."""
-        self.npe = NPEEstimator(prior=task.prior, **self.options).fit(theta, X)
+        self.estimator = self.kind(prior=task.prior, **self.options).fit(theta, X)
         return self
 
     def sample_posterior(self, X_obs, n_samples, *, random_state=0):
         """Draw (n_obs, n_samples, p)."""
-        return self.npe.sample_posterior(X_obs, n_samples, random_state=random_state)
+        return self.estimator.sample_posterior(X_obs, n_samples, random_state=random_state)
 
     def log_prob(self, theta, X):
-        """Log density of pairs (n,)."""
-        return self.npe.log_prob(theta, X)
+        """Log density of pairs (n,), NaN where there is none."""
+        if not hasattr(self.estimator, "log_prob"):
+            return np.full(len(theta), np.nan)
+        return self.estimator.log_prob(theta, X)
 
 
 class SkbiNLE:
@@ -222,6 +224,8 @@ METHODS = {
     "skbi": Skbi,
     "skbi, quick": partial(Skbi, max_iter=10),
     "skbi RealNVP": partial(Skbi, flow="realnvp"),
+    "skbi FMPE": partial(Skbi, kind=FMPEEstimator),
+    "skbi CMPE": partial(Skbi, kind=CMPEEstimator),
     "skbi NLE": SkbiNLE,
     "skbi NRE": SkbiNRE,
     "skbi NRE, balanced": partial(SkbiNRE, balance=100.0),

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import special, stats
+from scipy import ndimage, special, stats
+from sklearn.datasets import load_digits
 
 from skbi import DoubleMoonSimulator, JointPrior, Prior
 
@@ -28,17 +29,18 @@ class Task:
     compares with it. References are pairs (X_obs, draws).
     """
 
-    prior: Prior
+    prior: Prior | None
     simulate: Callable
     exact: dict[str, Callable] = field(default_factory=dict)
     references: tuple = ()
     held_out: tuple = ()  # theta, X and what is exact of those, where only that is known
+    sample: Callable | None = None  # draws theta, where the estimators are given no prior
     dequantize: float | tuple = 0.0  # spacing of the values of X, or of each feature: 1 for counts
 
     def pairs(self, n, seed):
         """Draw n pairs."""
         rng = np.random.default_rng([seed, n])
-        theta = self.prior.sample(n, random_state=rng)
+        theta = (self.sample or self.prior.sample)(n, random_state=rng)
         return theta, self.simulate(theta, rng)
 
     def test(self, n=2000):
@@ -344,6 +346,86 @@ def cauchy_samples(n_points=50):
     return Task(prior, simulate)
 
 
+class GaussianMixture:
+    """A mixture of Gaussians with weights (k,), means (k, p) and covariances (k, p, p)."""
+
+    def __init__(self, weights, means, covariances):
+        self.weights, self.means, self.covariances = weights, means, covariances
+
+    def sample(self, n, random_state=None):
+        """Draw rows (n, p)."""
+        rng = np.random.default_rng(random_state)
+        roots = np.linalg.cholesky(self.covariances)
+        k = rng.choice(len(self.weights), n, p=self.weights)
+        noise = rng.normal(size=(n, self.means.shape[1]))
+        return self.means[k] + np.einsum("nij,nj->ni", roots[k], noise)
+
+    def log_joint(self, rows):
+        """Log of weight times density of each component, (n, k)."""
+        each = zip(self.means, self.covariances, strict=True)
+        found = [stats.multivariate_normal(m, c).logpdf(rows).reshape(len(rows)) for m, c in each]
+        return np.log(self.weights) + np.stack(found, axis=-1)
+
+    def log_prob(self, rows):
+        """Log density, (n,)."""
+        return special.logsumexp(self.log_joint(rows), axis=1)
+
+
+class Digits:
+    """Pictures of 64 pixels that are blurred by one pixel and read with noise of 0.1.
+
+    Pictures are a mixture of ten Gaussians, as wide as scikit-learn's digits are; so are blurred
+    ones with noise, and the posterior.
+    """
+
+    noise = 0.1
+
+    def __init__(self):
+        pictures, labels = load_digits(return_X_y=True)
+        kinds = [pictures[labels == k] / 16 for k in range(10)]
+        weights = np.array([len(kind) for kind in kinds]) / len(pictures)
+        means = np.array([kind.mean(axis=0) for kind in kinds])
+        covariances = np.array([np.cov(kind.T) + 0.05**2 * np.eye(64) for kind in kinds])
+        self.pictures = GaussianMixture(weights, means, covariances)
+        units = np.eye(64).reshape(64, 8, 8)
+        self.blur = np.array([ndimage.gaussian_filter(u, 1).ravel() for u in units])
+        blurred = self.blur.T @ covariances @ self.blur + self.noise**2 * np.eye(64)
+        self.observations = GaussianMixture(weights, means @ self.blur, blurred)
+
+    def sample(self, n, random_state=None):
+        """Draw pictures (n, 64)."""
+        return self.pictures.sample(n, random_state)
+
+    def simulate(self, theta, rng):
+        """Blur pictures and add noise."""
+        return theta @ self.blur + self.noise * rng.normal(size=theta.shape)
+
+    def log_likelihood(self, theta, X):
+        """Log p(X | theta), (n,)."""
+        return stats.norm.logpdf(X, theta @ self.blur, self.noise).sum(axis=1)
+
+    def log_posterior(self, theta, X):
+        """Log p(theta | X), (n,)."""
+        prior, evidence = self.pictures.log_prob(theta), self.observations.log_prob(X)
+        return prior + self.log_likelihood(theta, X) - evidence
+
+    def posterior(self, x):
+        """Return the posterior of one observation (64,), a `GaussianMixture`."""
+        prior, evidence = self.pictures, self.observations
+        weights = special.softmax(evidence.log_joint(x[None])[0])
+        gains = prior.covariances @ self.blur @ np.linalg.inv(evidence.covariances)
+        means = prior.means + np.einsum("kij,kj->ki", gains, x - evidence.means)
+        covariances = prior.covariances - gains @ self.blur.T @ prior.covariances
+        return GaussianMixture(weights, means, (covariances + covariances.mT) / 2)
+
+
+def digits_mixture():
+    """Find a picture of 64 pixels behind a blurred and noisy one; no prior is given."""
+    digits = Digits()
+    exact = {"posterior": digits.log_posterior, "likelihood": digits.log_likelihood}
+    return Task(None, digits.simulate, exact, sample=digits.sample)
+
+
 TASKS = {
     task.__name__: task
     for task in (
@@ -360,5 +442,6 @@ TASKS = {
         lotka_volterra,
         poisson_counts,
         cauchy_samples,
+        digits_mixture,
     )
 }

@@ -2,6 +2,7 @@
 
 from skbi.calibration.classifier import c2st_score
 from skbi.calibration.coverage import coverage_curve, coverage_score, tarp_curve
+from skbi.calibration.energy import energy_score
 from skbi.calibration.predictive import misspecification_score, posterior_predictive
 from skbi.calibration.ranks import ecdf_band, sbc_ranks, uniformity_test
 from skbi.calibration.report import CalibrationReport, calibration_report
@@ -13,6 +14,7 @@ __all__ = [
     "coverage_curve",
     "coverage_score",
     "ecdf_band",
+    "energy_score",
     "misspecification_score",
     "posterior_predictive",
     "sbc_ranks",

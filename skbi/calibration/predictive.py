@@ -114,7 +114,7 @@ def misspecification_score(estimator: Any, X_obs: Any) -> Any:
 
     Parameters
     ----------
-    estimator : NPEEstimator, NLEEstimator or NREEstimator, or an object with ``typicality(X_obs)``
+    estimator : an estimator of skbi, or an object with ``typicality(X_obs)``
         A fitted estimator.
     X_obs : array-like
         One observation or a batch, as in ``sample_posterior``.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,11 +33,14 @@ __all__ = [
     "default_parameter_names",
     "estimator_ranks",
     "fitted_estimator",
+    "map_runs",
     "measure_runs",
 ]
 
 _KINDS = ("rank", "sigma", "hpd", "tarp")
 _OBSERVATIONS_PER_TASK = 50  # fixed, so that the result is the same for any number of jobs
+
+Measure = Callable[..., NDArray[np.float64]]
 
 
 def measure_runs(
@@ -62,6 +67,36 @@ def measure_runs(
     -------
     ndarray, shape (n, p), or (n, 1) for joint kinds
     """
+    box = _box_of_truths(check_truths(theta)) if kind == "tarp" else None
+    measure = partial(_levels_of_runs, kind=kind, box=box)
+    options = {"n_samples": n_samples, "n_jobs": n_jobs, "random_state": random_state}
+    return map_runs(estimator, theta, X, measure, verbose=verbose, **options)
+
+
+def map_runs(
+    estimator: Any,
+    theta: ArrayLike,
+    X: Any,
+    measure: Measure,
+    *,
+    n_samples: int,
+    n_jobs: int | None,
+    random_state: RandomState,
+    verbose: int | str = 0,
+) -> NDArray[np.float64]:
+    """Sample the posterior of every observation and measure something of the draws.
+
+    Parameters
+    ----------
+    estimator, theta, X, n_samples, n_jobs, random_state, verbose
+        As in `coverage_score`.
+    measure : callable
+        ``measure(estimator, theta, samples, X, rng)`` returns numbers (n, k) for n of the runs.
+
+    Returns
+    -------
+    ndarray, shape (n, k)
+    """
     estimator = fitted_estimator(estimator)
     _check_parameter_names(estimator, theta)
     theta, n = check_truths(theta), _num_samples(X)
@@ -71,13 +106,12 @@ def measure_runs(
         )
     rows = list(blocks(n, _OBSERVATIONS_PER_TASK))
     seeds = as_generator(random_state).integers(2**31, size=len(rows))
-    box = _box_of_truths(theta) if kind == "tarp" else None
     # an estimator asks for threads if its work frees the interpreter; others get processes
     prefer = getattr(estimator, "_joblib_prefer", "processes")
     parallel = Parallel(n_jobs=n_jobs, prefer=prefer, return_as="generator")
     tasks = (
         delayed(_measure_block)(
-            estimator, theta[block], _safe_indexing(X, block), kind, n_samples, seed, box
+            estimator, theta[block], _safe_indexing(X, block), measure, n_samples, seed
         )
         for block, seed in zip(rows, seeds.tolist(), strict=True)
     )
@@ -112,17 +146,29 @@ def _measure_block(
     estimator: Any,
     theta: NDArray[np.float64],
     X: Any,
-    kind: str,
+    measure: Measure,
     n_samples: int,
     seed: int,
-    box: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
-    """Measure the truths of the observations of one task."""
+    """Measure the runs of one task."""
     rng = np.random.default_rng(seed)
     options = {"random_state": int(rng.integers(2**31)), **_without_typicality_check(estimator)}
     with one_thread():
         theta, samples = check_draws(theta, estimator.sample_posterior(X, n_samples, **options))
-        log_density = _log_densities(estimator, theta, samples, X) if kind == "hpd" else None
+        return measure(estimator, theta, samples, X, rng)
+
+
+def _levels_of_runs(
+    estimator: Any,
+    theta: NDArray[np.float64],
+    samples: NDArray[np.float64],
+    X: Any,
+    rng: np.random.Generator,
+    *,
+    kind: str,
+    box: NDArray[np.float64] | None,
+) -> NDArray[np.float64]:
+    log_density = _log_densities(estimator, theta, samples, X) if kind == "hpd" else None
     return credible_levels(theta, samples, kind, rng, log_density=log_density, box=box)
 
 

@@ -1,7 +1,9 @@
 """Estimators: what users fit, and what an estimator of one's own is made of."""
 
 from skbi.estimators.base import BaseSBIEstimator
+from skbi.estimators.cmpe import CMPEEstimator
 from skbi.estimators.density import DensityEstimator
+from skbi.estimators.fmpe import FMPEEstimator
 from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.npe import NPEEstimator
 from skbi.estimators.nre import NREEstimator
@@ -12,7 +14,9 @@ from skbi.estimators.typicality import Typicality
 
 __all__ = [
     "BaseSBIEstimator",
+    "CMPEEstimator",
     "DensityEstimator",
+    "FMPEEstimator",
     "LearntLikelihood",
     "NLEEstimator",
     "NPEEstimator",

@@ -1,4 +1,4 @@
-"""What NPE and NLE share: members that are normalised densities, by flows.
+"""What NPE and NLE share: members that are normalised densities, by flows; and their score.
 
 log q(y | h) of y = theta given X, or of y = X given theta, is what training maximises and what
 `score` and `best_validation_score_` hold, in nats.
@@ -21,21 +21,13 @@ from skbi.flows import FLOWS, ConditionalFlow, make_flow
 from skbi.training.ensemble import Ensemble, JointTraining
 from skbi.training.loop import Objective, evaluate
 
-__all__ = ["DensityEstimator"]
+__all__ = ["DensityEstimator", "ScoredByDensity"]
 
 _FLOW_OF_ANY_WIDTH = "spline"
 
 
-class DensityEstimator(BaseSBIEstimator):
-    """Base of the estimators that learn a conditional density."""
-
-    _least_gain: ClassVar[float] = 0.0  # nats of all validation rows that a member must add
-
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BaseSBIEstimator._parameter_constraints,
-        "flow": [str],
-        "n_transforms": [Interval(Integral, 1, None, closed="left")],
-    }
+class ScoredByDensity:
+    """Mixin of estimators whose score is the mean log density of held-out pairs."""
 
     @abstractmethod
     def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
@@ -59,6 +51,18 @@ class DensityEstimator(BaseSBIEstimator):
         weights = _check_sample_weight(sample_weight, log_q, ensure_non_negative=True)
         counted = weights > 0
         return float(np.average(log_q[counted], weights=weights[counted]))
+
+
+class DensityEstimator(ScoredByDensity, BaseSBIEstimator):
+    """Base of the estimators that learn a conditional density by flows."""
+
+    _least_gain: ClassVar[float] = 0.0  # nats of all validation rows that a member must add
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseSBIEstimator._parameter_constraints,
+        "flow": [str],
+        "n_transforms": [Interval(Integral, 1, None, closed="left")],
+    }
 
     @property
     def flow_(self) -> ConditionalFlow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -11,27 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from skbi.estimators.checks import check_independent, check_n_samples, describe_shared_values
+from skbi.estimators.amortised import AmortisedPosterior
+from skbi.estimators.checks import check_n_samples
 from skbi.estimators.density import DensityEstimator
 from skbi.estimators.pairs import TrainingData, plan_training
 from skbi.estimators.summaries import (
-    MAX_POINTS,
     SET_SLOWDOWN,
     PosteriorMember,
     build_summary,
-    embed_observations,
     embedder,
-    fit_transformer,
-    join_summaries,
     set_fractions,
     specify_summary,
     start_at_moments,
 )
-from skbi.estimators.typicality import describe_untypical
 from skbi.estimators.views import (
     MIN_VIEW_WEIGHT,
     VIEW_COUNT,
@@ -43,9 +37,8 @@ from skbi.estimators.views import (
     take_views,
     views_of,
 )
-from skbi.parallel import blocks
 from skbi.preprocessing.maps import Maps
-from skbi.preprocessing.packed import Packed, to_tensor
+from skbi.preprocessing.packed import to_tensor
 from skbi.priors import Prior
 from skbi.randomness import RandomState, as_generator
 from skbi.training.ensemble import Ensemble, JointTraining
@@ -60,7 +53,7 @@ _START_SETS = 256  # sets read at a time for that
 _MANY_PAIRS = 5000  # from which on three members do instead of four
 
 
-class NPEEstimator(DensityEstimator):
+class NPEEstimator(AmortisedPosterior, DensityEstimator):
     """Learn the posterior from simulated pairs, for any observation at once.
 
     Parameters
@@ -178,18 +171,10 @@ class NPEEstimator(DensityEstimator):
     """
 
     loss_name: ClassVar[str] = "-log q(theta | x) [nats]"
-    _joblib_prefer = "threads"  # the flow does the work, and frees the interpreter
-
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **DensityEstimator._parameter_constraints,
+        **AmortisedPosterior._parameter_constraints,
         "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "missing": [StrOptions({"error", "mask"})],
-        "summary": [
-            StrOptions({"auto", "deepset"}),
-            nn.Module,
-            HasMethods(["fit", "transform"]),
-        ],
-        "n_summary_features": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -237,18 +222,6 @@ class NPEEstimator(DensityEstimator):
         self.verbose = verbose
         self.device = device
 
-    @property
-    def summary_net_(self) -> nn.Module | None:
-        """The trained summary network, as with `flow_`."""
-        check_is_fitted(self, "members_")
-        return Ensemble(self.members_).leader.summary
-
-    @property
-    def summary_transformer_(self) -> TransformerMixin | None:
-        """The fitted transformer, if ``summary`` is one."""
-        check_is_fitted(self, "members_")
-        return self._transformer
-
     def sample_posterior(
         self,
         X_obs: Any,
@@ -295,18 +268,10 @@ class NPEEstimator(DensityEstimator):
             options["check_typicality"] = check_typicality
             return refine.sample_posterior(X_obs, n_samples, sampler="importance", **options)
         rng = as_generator(self.random_state if random_state is None else random_state)
-        ensemble = self._active()
-        contexts, moments, frame = embed_observations(packed, self._maps, ensemble.members)
-        if check_typicality:
-            context = contexts[ensemble.members.index(ensemble.leader)]
-            summaries = join_summaries(packed, self._maps, context, moments)
-            message = describe_untypical(self._typicality.p_values(summaries))
-            if message:
-                warnings.warn(message, stacklevel=2)
-        draws = draw(ensemble, self._maps.theta, contexts, frame, n_samples, rng)
+        read = self._read(packed, check_typicality=check_typicality)
+        draws = draw(*read, self._maps, n_samples, rng)
         return draws[0] if single else draws
 
-    @torch.no_grad()
     def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
         """Log density of the posterior, log q(theta | X), normalised.
 
@@ -322,24 +287,7 @@ class NPEEstimator(DensityEstimator):
         ndarray, shape (n,) or (n, n_samples)
             In nats, -inf outside the prior's support.
         """
-        table, shape = self._check_thetas(theta)
-        packed, _ = self._check_observations(X)
-        if len(packed) not in (1, shape[0]):
-            raise ValueError(
-                f"X must hold one observation or as many as theta has rows, {shape[0]}; got "
-                f"{len(packed)}."
-            )
-        owners = np.repeat(np.arange(len(packed)), len(table) // len(packed))
-        ensemble = self._active().double()
-        contexts, _, frame = embed_observations(packed, self._maps, ensemble.members)
-        z, log_det = self._maps.theta.forward(table)
-        log_q = np.empty(len(table))
-        for rows in blocks(len(table), MAX_POINTS):
-            observations = slice(None) if len(packed) == 1 else owners[rows]
-            paired = [context[observations] for context in contexts]
-            own = None if frame is None else frame[observations]
-            log_q[rows] = log_prob(ensemble, z[rows], paired, own).cpu().numpy()
-        return np.where(np.isfinite(log_det), log_q + log_det, -np.inf).reshape(shape)
+        return self._evaluate_density(theta, X, log_prob)
 
     def _active(self) -> Ensemble:
         """Return the members that count; of different views also those that hardly do.
@@ -353,15 +301,6 @@ class NPEEstimator(DensityEstimator):
         return VIEW_COUNT if training.members[0].has_view else 1.0
 
     # ---- fitting
-
-    def _fit_maps(self, data: TrainingData, rng: np.random.Generator) -> Maps:
-        """Fit the maps; a user's own module reads every column once, as it is."""
-        own_module, mask = isinstance(self.summary, nn.Module), self.missing == "mask"
-        tails = {"flat_coordinates": True, "asinh": not own_module}
-        maps = Maps.fit(self.prior, data.theta, data.X, mask, **tails)
-        if own_module:
-            return maps
-        return maps.with_compression(data.theta, data.X, data.training, rng)
 
     def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
         module, n_summary_features = specify_summary(
@@ -441,36 +380,4 @@ class NPEEstimator(DensityEstimator):
         start_at_moments(members, z, lambda: (indexer.take(rows, fraction) for rows in parts))
 
     def _advise(self, data: TrainingData) -> list[str]:
-        atoms = describe_shared_values(data.theta, data.parameter_names)
-        return self._advise_on_flow(data.theta.shape[1]) + atoms
-
-    # ---- checks and typicality
-
-    def _check_parameters(
-        self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool
-    ) -> NDArray[Any]:
-        discrete = np.asarray(getattr(self.prior, "discrete", False))
-        if discrete.any():
-            names = [n for n, d in zip(self.prior.names, discrete, strict=True) if d]
-            raise ValueError(
-                f"The parameters {names} are discrete, and NPE learns a density over theta. Use "
-                "NLEEstimator or NREEstimator, which accept discrete parameters."
-            )
-        names = super()._check_parameters(theta, names, resumed)
-        check_independent(theta, names)
-        return names
-
-    def _fit_transformer(
-        self,
-        X: Any,
-        theta: NDArray[np.float64],
-        training: NDArray[np.int64],
-        rng: np.random.Generator,
-    ) -> Any:
-        return fit_transformer(self.summary, X, theta, training, rng)
-
-    def _summarise(self, member: PosteriorMember, maps: Maps, X: Packed) -> NDArray[np.float64]:
-        if X.sizes is None:
-            return super()._summarise(member, maps, X)
-        (context,), moments, _ = embed_observations(X, maps, [member])
-        return join_summaries(X, maps, context, moments)
+        return self._advise_on_flow(data.theta.shape[1]) + super()._advise(data)

@@ -130,6 +130,7 @@ def plan_training(
     shrinkage_range: float = 25.0,
     slowdown: float = 1.0,
     batch_factor: float = _BATCH_FACTOR,
+    learning_rate: float = _LEARNING_RATE,
     first_lag: float = 0.0,
     set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS,
     own_module: bool = False,
@@ -148,6 +149,8 @@ def plan_training(
         What learning rate, batch size and shrinkage are divided by, for networks that need it.
     batch_factor : float, default=2.56
         Rows of a minibatch that is not given, over the square root of the number of rows.
+    learning_rate : float, default=1e-2
+        Of vectors, if it is not given.
     first_lag, set_fractions, own_module
         See `TrainingPlan`.
 
@@ -167,7 +170,7 @@ def plan_training(
     return TrainingPlan(
         n_members=n_members,
         batch_size=size,
-        learning_rate=_LEARNING_RATE / slowdown if rate == "auto" else rate,
+        learning_rate=learning_rate / slowdown if rate == "auto" else rate,
         shrinkage=tuple(strongest * shrinkage_range ** np.linspace(-1, 0, n_members)),
         max_iter=estimator.max_iter,
         n_iter_no_change=estimator.n_iter_no_change,

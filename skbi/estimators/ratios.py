@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from skbi.estimators.contrasts import nre_c
 from skbi.estimators.regressors import ReadsParameters
 from skbi.estimators.sampled import LearntLikelihood
-from skbi.estimators.summaries import regress_on_moments, summarise
+from skbi.estimators.summaries import read_linearly, regress_on_moments, summarise
 from skbi.networks.critic import Critic
-from skbi.networks.layers import hard_clip, soft_clip
+from skbi.networks.layers import soft_clip
 from skbi.networks.sets import DeepSet
 from skbi.parallel import blocks, each_in_one_thread
 from skbi.preprocessing.batches import Batch
@@ -216,11 +216,7 @@ class RatioMember(ReadsParameters, Member):
 
     def regressed(self, batch: Batch) -> Tensor:
         """Return what the regression reads: vectors, or the moments of sets."""
-        if self.summary is None:
-            return hard_clip(batch.points)
-        if isinstance(self.summary, DeepSet):
-            return self.summary.moments(batch.points, batch.sizes, batch.totals)
-        return batch.points.new_zeros(len(batch), len(self.gaussian.slopes))
+        return read_linearly(self.summary, batch, len(self.gaussian.slopes))
 
     def shrunk(self) -> list[nn.Parameter]:
         """Return the weights that shrinkage pulls to zero, of the networks that are skbi's own."""

@@ -22,6 +22,8 @@ from sklearn.utils import _safe_indexing
 from tqdm.auto import tqdm
 
 from skbi.estimators.checks import check_n_samples
+from skbi.estimators.cmpe import CMPEEstimator
+from skbi.estimators.fmpe import FMPEEstimator
 from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.npe import NPEEstimator
 from skbi.estimators.nre import NREEstimator
@@ -37,6 +39,8 @@ from skbi.simulation.run import check_on_error, simulate_at
 
 __all__ = ["Region", "sequential"]
 
+Estimator = NPEEstimator | FMPEEstimator | NLEEstimator | NREEstimator
+
 _N_DRAWS = 10_000  # posterior draws that decide a region
 _MAX_TRIES = 20  # rounds of draws that are tried before giving up
 _STEEPNESS = 10.0  # how much faster than q the density falls that approaches a region
@@ -47,7 +51,7 @@ def sequential(
     prior: Prior,
     simulator: Any,
     X_obs: Any,
-    estimator: NPEEstimator | NLEEstimator | NREEstimator,
+    estimator: Estimator,
     *,
     rounds: int = 5,
     n_samples: int = 1000,
@@ -56,13 +60,13 @@ def sequential(
     n_jobs: int | None = None,
     random_state: RandomState = None,
     verbose: int | str = "auto",
-) -> tuple[NPEEstimator | NLEEstimator | NREEstimator, NDArray[np.float64], Any]:
+) -> tuple[Estimator, NDArray[np.float64], Any]:
     """Fit the posterior of one observation in rounds, which simulate ever closer to it.
 
     The first round simulates from the prior. With NLE and NRE each further round simulates at
     draws of the last posterior, a fifth of them replaced by draws of the prior, and fits anew to
-    all pairs so far. With NPE it simulates from the prior restricted to where the last posterior
-    lies, and fits anew to all pairs that lie there.
+    all pairs so far. With NPE and FMPE it simulates from the prior restricted to where the last
+    posterior lies, and fits anew to all pairs that lie there.
 
     Parameters
     ----------
@@ -71,13 +75,13 @@ def sequential(
         As in `simulate`.
     X_obs : array-like
         The one observation, as the estimator's ``sample_posterior`` takes it.
-    estimator : NPEEstimator, NLEEstimator or NREEstimator
+    estimator : NPEEstimator, FMPEEstimator, NLEEstimator or NREEstimator
         Cloned for every round, with this prior and a random_state of its own.
     rounds : int, default=5
     n_samples : int, default=1000
         Simulations of each round.
     epsilon : float, default=1e-4
-        Share of the posterior that each round of NPE may cut off.
+        Share of the posterior that each round of NPE or FMPE may cut off.
     on_error : {"raise", "drop", "nan"}, default="raise"
         What to do with a simulation that fails, as in `simulate`: "raise" stops, "drop" goes on
         without the pair, and "nan" leaves an X of NaN to the estimator. Whether NaN are missing
@@ -92,7 +96,7 @@ def sequential(
 
     Returns
     -------
-    estimator : NPEEstimator, NLEEstimator or NREEstimator
+    estimator : NPEEstimator, FMPEEstimator, NLEEstimator or NREEstimator
         That of the last round, valid for ``X_obs`` and observations much like it.
     theta : ndarray, shape (n, p)
         The parameters that it was fitted to.
@@ -101,9 +105,11 @@ def sequential(
 
     Raises
     ------
+    ValueError
+        Before any simulation, if an argument cannot be used.
     RuntimeError
-        If the posterior of a round of NPE is too narrow for draws to hit it. Also if a simulation
-        fails and ``on_error="raise"``, or if all of a round's first 100 fail.
+        If the posterior of a round is too narrow for draws of the prior to hit it. Also if a
+        simulation fails and ``on_error="raise"``, or if all of a round's first 100 fail.
 
     Warns
     -----
@@ -134,6 +140,11 @@ def sequential(
         check_n_samples(number)
     check_on_error(on_error)
     check_prior(prior)
+    if isinstance(estimator, CMPEEstimator):
+        raise ValueError(
+            "Rounds simulate where the posterior has density, and CMPE has no density. Use "
+            "FMPEEstimator or NPEEstimator."
+        )
     rng, X_obs = as_generator(random_state), np.asarray(X_obs)
     missing = getattr(estimator, "missing", "error")
     options = {"n_jobs": n_jobs, "rng": rng, "on_error": on_error, "missing": missing}

@@ -43,6 +43,7 @@ __all__ = [
     "embedder",
     "fit_transformer",
     "join_summaries",
+    "read_linearly",
     "regress_on_moments",
     "set_fractions",
     "specify_summary",
@@ -83,6 +84,11 @@ class PosteriorMember(DensityMember):
             self.register_buffer("columns", torch.ones(flow.n_context))
             self.register_buffer("framed", torch.zeros((), dtype=torch.bool))
 
+    @property
+    def n_context(self) -> int:
+        """Width of a context."""
+        return self.flow.n_context
+
     def look(self, groups: Iterable[NDArray[np.int64]], framed: bool) -> None:
         """See some columns only, and describe z in the frame of the emulator's posterior or not."""
         self.columns.zero_()
@@ -120,6 +126,15 @@ def summarise(summary: nn.Module | None, batch: Batch) -> Tensor:
         return summary(batch.points, batch.sizes, batch.totals)
     sizes = () if batch.sizes is None else (batch.sizes,)
     return soft_clip(summary(batch.points, *sizes))
+
+
+def read_linearly(summary: nn.Module | None, batch: Batch, width: int) -> Tensor:
+    """Return what a regression reads, (n, width): vectors, moments of sets, nothing of modules."""
+    if summary is None:
+        return hard_clip(batch.points)
+    if isinstance(summary, DeepSet):
+        return summary.moments(batch.points, batch.sizes, batch.totals)
+    return batch.points.new_zeros(len(batch), width)
 
 
 def specify_summary(
@@ -249,7 +264,7 @@ def embed_observations(
         Of the emulator's posteriors, for vectors that are compressed.
     """
     like = next(members[0].parameters())
-    contexts = [like.new_empty(len(packed), member.flow.n_context) for member in members]
+    contexts = [like.new_empty(len(packed), member.n_context) for member in members]
     moments = like.new_empty(len(packed), 0 if packed.sizes is None else 2 * maps.X.width)
 
     frames: dict[int, Frame | None] = {}

@@ -15,11 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skbi.estimators.amortised import draw_in_parts
 from skbi.estimators.pairs import TrainingData
 from skbi.estimators.summaries import PosteriorMember
-from skbi.parallel import blocks, each_in_one_thread
 from skbi.preprocessing.batches import Batch
-from skbi.preprocessing.coordinates import ParameterMap
 from skbi.preprocessing.location import Frame
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
@@ -46,7 +45,6 @@ VIEW_LAG = 3.0  # nats that it may lag behind when training begins
 
 _FURTHEST = 100.0  # coordinate in a frame that training pulls outliers to
 _N_GAPS = 4  # further gaps of each row in training, half of the time
-_MAX_DRAWS = 2**14  # draws that are in the flow of one thread at a time
 
 
 @dataclass(frozen=True)
@@ -203,29 +201,19 @@ def log_prob(
 
 def draw(
     ensemble: Ensemble,
-    parameters: ParameterMap,
     contexts: Sequence[Tensor],
     frame: Frame | None,
+    maps: Maps,
     n_samples: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Draw theta (n, n_samples, p), a block of draws in each thread."""
-    n, p = len(contexts[0]), len(parameters.mean)
-    draws = np.empty((n, n_samples, p))
-    parts = [
-        (rows, columns)
-        for rows in blocks(n, max(1, _MAX_DRAWS // n_samples))
-        for columns in blocks(n_samples, _MAX_DRAWS)
-    ]
+    """Draw theta (n, n_samples, p) from the mixture of flows."""
 
-    def fill(part: tuple[slice, slice], seed: int) -> None:
-        shape, some = draws[part].shape, [context[part[0]] for context in contexts]
-        restore = partial(
-            PosteriorMember.from_flow, frame=None if frame is None else frame[part[0]]
-        )
-        z = ensemble.draw(some, shape, np.random.default_rng(seed), restore)
-        draws[part] = parameters.inverse(z.reshape(-1, p)).reshape(shape)
+    def fill(
+        rows: slice, shape: tuple[int, int, int], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        own = None if frame is None else frame[rows]
+        restore = partial(PosteriorMember.from_flow, frame=own)
+        return ensemble.draw([context[rows] for context in contexts], shape, rng, restore)
 
-    seeds = rng.integers(2**63, size=len(parts)).tolist()
-    each_in_one_thread(fill, list(zip(parts, seeds, strict=True)))
-    return draws
+    return draw_in_parts(fill, len(contexts[0]), n_samples, maps, rng)

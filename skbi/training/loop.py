@@ -32,7 +32,8 @@ _MAX_GRADIENT_NORM = 1.0
 _ADAM_BETAS = 0.9, 0.99
 _MAX_VALIDATION_ROWS = 500  # evaluated at a time
 _COMPARED_EPOCHS = 0.2  # share of the epochs whose best score tells how good a member is
-_MIN_RISE = 0.1  # nats by which the loss has to rise before that is worth a warning
+_MIN_RISE = 0.1  # nats by which the loss has to rise before that is worth a warning,
+_MIN_RELATIVE_RISE = 0.02  # and share of the loss in the first epoch
 _MIN_EPOCHS = 10  # after which it should not have risen
 _MIN_LAG = 0.3  # nats, at least, by which a member lags behind before it is dropped
 
@@ -175,7 +176,8 @@ def train(
     history.best_scores = run.best_scores.tolist()
     rise = history.loss_curve[-1] - history.loss_curve[0]
     comparable = plan.set_fraction(0) == 1 and history.n_iter >= _MIN_EPOCHS
-    history.has_diverged = comparable and rise > _MIN_RISE
+    least = max(_MIN_RISE, _MIN_RELATIVE_RISE * abs(history.loss_curve[0]))
+    history.has_diverged = comparable and rise > least
     return history
 
 

@@ -283,7 +283,7 @@ def test_a_prior_beyond_that_of_fit_is_refused_and_its_tail_cut_off():
     sd = math.sqrt(weights @ (grid - mean) ** 2)
     nle.set_params(prior=JointPrior({"mu": narrow}))
     for sampler, options in (("nested", {"nlive": 100}), ("smc", {})):
-        draws = nle.sample_posterior(X_obs[None], 1000, sampler=sampler, **options)
+        draws = nle.sample_posterior(X_obs[None], 300, sampler=sampler, **options)
         assert draws.max() < 1
         assert abs(draws.mean() - mean) < 0.3 * sd
     with pytest.raises(ValueError, match=r"lies outside the prior of fit.*prior=None"):

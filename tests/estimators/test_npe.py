@@ -22,8 +22,8 @@ from sklearn.random_projection import GaussianRandomProjection
 from torch import nn
 
 from skbi import DoubleMoonSimulator, JointPrior, NPEEstimator, simulate
+from skbi.estimators.amortised import _MAX_DRAWS
 from skbi.estimators.summaries import embed_observations
-from skbi.estimators.views import _MAX_DRAWS
 from skbi.flows import BASE_SCALES
 from skbi.networks import DeepSet
 

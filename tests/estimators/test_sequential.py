@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 from sklearn.preprocessing import FunctionTransformer
 
-from skbi import JointPrior, NLEEstimator, NPEEstimator, sequential
+from skbi import (
+    CMPEEstimator,
+    FMPEEstimator,
+    JointPrior,
+    NLEEstimator,
+    NPEEstimator,
+    sequential,
+)
 from skbi.estimators.sequential import Region
 
 PRIOR = JointPrior({"a": stats.uniform(-3, 6), "b": stats.gamma(2)})
@@ -169,13 +176,26 @@ def test_missing_entries_are_kept_for_an_estimator_that_takes_them():
         ({"n_samples": 1.5}, "positive integer; got 1.5"),
         ({"X_obs": [1.0]}, r"one observation.*\(50, 2\); got shape \(1,\)"),
         ({"X_obs": [[1.0, 2.0]]}, r"one observation.*got shape \(1, 2\)"),
+        ({"estimator": CMPEEstimator()}, "CMPE has no density. Use FMPEEstimator"),
     ],
 )
 def test_bad_requests_fail_before_training(options, message):
     simulator = FunctionTransformer(noisy)
-    arguments = {"X_obs": X_OBS, "n_samples": 50, "random_state": 0, **options}
+    arguments = {"X_obs": X_OBS, "estimator": None, "n_samples": 50, "random_state": 0, **options}
     with pytest.raises(ValueError, match=message):
-        sequential(PRIOR, simulator, estimator=None, **arguments)
+        sequential(PRIOR, simulator, **arguments)
+
+
+def test_rounds_of_flow_matching_come_closer():
+    prior = JointPrior({"rate": stats.uniform(0, 100)})
+    fmpe = FMPEEstimator(hidden_layer_sizes=(32,), n_estimators=1, max_iter=10)
+    options = {"rounds": 2, "n_samples": 300, "random_state": 0}
+    X_obs = np.array([7, 5, 9, 6, 8])
+    fmpe, theta, _ = sequential(
+        prior, lambda theta, rng: rng.poisson(theta, size=5), X_obs, fmpe, **options
+    )
+    assert np.median(theta) < 25
+    assert abs(fmpe.sample_posterior(X_obs).mean() - 7.2) < 1.5  # exact: Gamma(36, 1 / 5)
 
 
 def test_progress_is_shown_on_request(capsys):

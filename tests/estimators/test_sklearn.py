@@ -23,7 +23,9 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from sklearn.utils.validation import validate_data
 
 from skbi import (
+    CMPEEstimator,
     DoubleMoonSimulator,
+    FMPEEstimator,
     FunctionSimulator,
     JointPrior,
     NLEEstimator,
@@ -32,8 +34,8 @@ from skbi import (
     coverage_score,
 )
 
-QUICK_RATIO = {"max_iter": 2, "hidden_layer_sizes": (8,), "random_state": 0}
-QUICK = {**QUICK_RATIO, "n_transforms": 1}
+QUICK_NET = {"max_iter": 2, "hidden_layer_sizes": (8,), "random_state": 0}
+QUICK = {**QUICK_NET, "n_transforms": 1}
 THETA_FIRST = "the data are the second argument of fit: theta stands first"
 EXPECTED = {
     "check_fit_score_takes_y": THETA_FIRST,
@@ -73,6 +75,26 @@ class SwappedNRE(NREEstimator):
         return super().score(y, X, sample_weight)
 
 
+class SwappedFMPE(FMPEEstimator):
+    """Takes the data first, as the checks do."""
+
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(y, X, sample_weight)
+
+    def score(self, X, y, sample_weight=None):
+        return super().score(y, X, sample_weight)
+
+
+class SwappedCMPE(CMPEEstimator):
+    """Takes the data first, as the checks do."""
+
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(y, X, sample_weight)
+
+    def score(self, X, y, sample_weight=None):
+        return super().score(y, X, sample_weight)
+
+
 class AnyTheta(DoubleMoonSimulator):
     """Takes theta of any width, squeezed into the ranges of d, sigma and t."""
 
@@ -82,7 +104,8 @@ class AnyTheta(DoubleMoonSimulator):
 
 
 CHECKED = [
-    SwappedNPE(**QUICK), SwappedNLE(**QUICK), SwappedNRE(**QUICK_RATIO), AnyTheta(n_points=2),
+    SwappedNPE(**QUICK), SwappedNLE(**QUICK), SwappedNRE(**QUICK_NET), SwappedFMPE(**QUICK_NET),
+    SwappedCMPE(**QUICK_NET), AnyTheta(n_points=2),
     FunctionSimulator(np.square), FunctionSimulator(np.square, vectorized=True),
 ]  # fmt: skip
 
@@ -102,7 +125,12 @@ def failures(estimator):
 
 @pytest.mark.filterwarnings("ignore")  # of the checks that fail
 @pytest.mark.parametrize(
-    "estimator", [NPEEstimator(**QUICK), NLEEstimator(**QUICK), NREEstimator(**QUICK_RATIO)]
+    "estimator",
+    [
+        NPEEstimator(**QUICK),
+        NLEEstimator(**QUICK),
+        *(kind(**QUICK_NET) for kind in (NREEstimator, FMPEEstimator, CMPEEstimator)),
+    ],
 )
 def test_only_the_order_of_the_arguments_fails_checks(estimator):
     assert set(failures(estimator)) == set(EXPECTED)
@@ -147,9 +175,11 @@ STRICT = {"cv": 2, "error_score": "raise"}
 GRID = {"max_iter": [1, 2]}
 ESTIMATORS = [
     NPEEstimator(prior=PRIOR, **QUICK), NLEEstimator(prior=PRIOR, **QUICK),
-    NREEstimator(prior=PRIOR, **QUICK_RATIO),
+    NREEstimator(prior=PRIOR, **QUICK_NET), FMPEEstimator(prior=PRIOR, **QUICK_NET),
+    CMPEEstimator(prior=PRIOR, **QUICK_NET),
 ]  # fmt: skip
-estimators = pytest.mark.parametrize("estimator", ESTIMATORS, ids=["NPE", "NLE", "NRE"])
+NAMES = ["NPE", "NLE", "NRE", "FMPE", "CMPE"]
+estimators = pytest.mark.parametrize("estimator", ESTIMATORS, ids=NAMES)
 
 
 @pytest.fixture(params=[False, True], ids=["", "routing"])

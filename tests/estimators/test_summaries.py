@@ -27,8 +27,7 @@ class Fixed(nn.Module):
 
     def __init__(self, summary, width):
         super().__init__()
-        self.summary, self.flow = summary, nn.Module()
-        self.flow.n_context = width
+        self.summary, self.n_context = summary, width
         self.start = nn.Parameter(torch.zeros(1))
 
     def embed_observations(self, batch):

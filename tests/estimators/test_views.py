@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from skbi import TRUSTED_TYPES, JointPrior, NPEEstimator
-from skbi.estimators import views
+from skbi.estimators import amortised, views
 from skbi.estimators.pairs import TrainingData
 from skbi.estimators.summaries import embed_observations
 from skbi.estimators.views import views_of
@@ -201,7 +201,7 @@ def test_many_draws_are_made_in_blocks_each_row_in_its_own_frame(quick, monkeypa
     npe, _, X = quick
     expected = npe.sample_posterior(X, 2000).mean(axis=1)[:, 0]
     for most in (1500, 5000):  # a part of the draws of a row; all draws of two rows
-        monkeypatch.setattr(views, "_MAX_DRAWS", most)
+        monkeypatch.setattr(amortised, "_MAX_DRAWS", most)
         draws = npe.sample_posterior(X, 2000)
         np.testing.assert_allclose(draws.mean(axis=1)[:, 0], expected, atol=0.1)
 
