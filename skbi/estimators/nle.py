@@ -46,11 +46,11 @@ from skbi.randomness import RandomState, as_generator
 from skbi.samplers.registry import Sampler
 from skbi.training.ensemble import Ensemble, JointTraining
 from skbi.training.loop import History, Objective, TrainingPlan
+from skbi.training.start import MAX_START_ROWS
 
 __all__ = ["NLEEstimator"]
 
 _MAX_EXAMINED_POINTS = 200_000  # points whose columns are examined for having a density
-_MAX_START_POINTS = 10_000  # that the regression which training starts from is fitted to
 _MIN_START_POINTS = 10
 _EMBEDDING_LAYER_SIZES = 64, 64  # of the network that embeds theta
 _SUCCESS_LAYER_SIZES = (32,)  # of the network of the probability that a simulation succeeds
@@ -343,7 +343,7 @@ class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
         for member in members:
             member.read(maps.theta)
         first = (self.n_estimators - len(members)) % 2
-        rows = rng.permutation(data.rows_of(data.training))[:_MAX_START_POINTS]
+        rows = rng.permutation(data.rows_of(data.training))[:MAX_START_ROWS]
         if len(rows) < _MIN_START_POINTS:
             return
         points = data.X.points[rows].astype(np.float64)

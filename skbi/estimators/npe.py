@@ -7,7 +7,6 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -22,6 +21,7 @@ from skbi.estimators.summaries import (
     PosteriorMember,
     build_summary,
     embedder,
+    reader,
     set_fractions,
     specify_summary,
     start_at_moments,
@@ -43,13 +43,10 @@ from skbi.priors import Prior
 from skbi.randomness import RandomState, as_generator
 from skbi.training.ensemble import Ensemble, JointTraining
 from skbi.training.loop import Objective, TrainingPlan
-from skbi.training.start import regress
+from skbi.training.start import MAX_START_ROWS, MIN_START_ROWS, regress
 
 __all__ = ["NPEEstimator"]
 
-_MAX_START_PAIRS = 10_000  # pairs that the regression which training starts from is fitted to
-_MIN_START_PAIRS = 10
-_START_SETS = 256  # sets read at a time for that
 _MANY_PAIRS = 5000  # from which on three members do instead of four
 
 
@@ -361,8 +358,8 @@ class NPEEstimator(AmortisedPosterior, DensityEstimator):
     ) -> None:
         """Start at a linear regression, for sets on their moments, unless a module is given."""
         take_views(members, maps, self._plan(data, maps).n_members)
-        pairs = data.training[:_MAX_START_PAIRS]
-        if not members or isinstance(self.summary, nn.Module) or len(pairs) < _MIN_START_PAIRS:
+        pairs = data.training[:MAX_START_ROWS]
+        if not members or isinstance(self.summary, nn.Module) or len(pairs) < MIN_START_ROWS:
             return
         (z, _), like = maps.theta.forward(data.theta[pairs]), members[0].log_weight
         if maps.compression is not None:
@@ -374,10 +371,8 @@ class NPEEstimator(AmortisedPosterior, DensityEstimator):
             for member in members:
                 member.flow.start_at(*regression)
             return
-        indexer = maps.indexer(data.X, like, rng)
         fraction = set_fractions(self.summary, data.X)[0][1]
-        parts = torch.as_tensor(pairs, device=self.device).split(_START_SETS)
-        start_at_moments(members, z, lambda: (indexer.take(rows, fraction) for rows in parts))
+        start_at_moments(members, z, reader(maps, data.X, pairs, like, fraction, rng))
 
     def _advise(self, data: TrainingData) -> list[str]:
         return self._advise_on_flow(data.theta.shape[1]) + super()._advise(data)

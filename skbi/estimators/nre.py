@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from skbi.estimators.base import BaseSBIEstimator
 from skbi.estimators.checks import check_lengths, check_n_samples, check_pairing
 from skbi.estimators.contrasts import ContrastiveLoss, Contrasts
-from skbi.estimators.pairs import TrainingData, plan_training
+from skbi.estimators.pairs import SMALL_BATCHES, TrainingData, plan_training
 from skbi.estimators.ratios import (
     GaussianRatio,
     Ratio,
@@ -40,6 +40,8 @@ from skbi.estimators.summaries import (
     SET_SLOWDOWN,
     build_summary,
     fit_transformer,
+    n_regressed,
+    reader,
     set_fractions,
     specify_summary,
     summarise_sets,
@@ -53,13 +55,10 @@ from skbi.randomness import RandomState, as_generator
 from skbi.samplers.registry import Sampler
 from skbi.training.ensemble import Ensemble, JointTraining
 from skbi.training.loop import History, Objective, TrainingPlan
+from skbi.training.start import MAX_START_ROWS, MIN_START_ROWS
 
 __all__ = ["NREEstimator"]
 
-_MAX_START_PAIRS = 10_000  # rows that the regression which training starts from is fitted to
-_MIN_START_PAIRS = 10
-_START_SETS = 256  # sets read at a time for that
-_BATCH_FACTOR = 0.64  # of the square root of the number of rows: 64 rows of 10,000
 _N_FIXED_CONTRASTS = 128  # training theta that the score contrasts with
 
 
@@ -382,7 +381,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         p, d, n_axes = (architecture[k] for k in ("n_parameters", "n_features", "n_row_axes"))
         summary, width = build_summary({**architecture, "n_axes": n_axes})
         critic = Critic(p, width, architecture["hidden_layer_sizes"], n_differences=p)
-        gaussian = GaussianRatio(p, d if n_axes == 2 else 5 * d + 2)  # of vectors, moments of sets
+        gaussian = GaussianRatio(p, n_regressed(n_axes, d))
         return RatioMember(summary, gaussian, critic, n_axes == 3, architecture["framed"])
 
     def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
@@ -391,7 +390,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
             self,
             data,
             shrinkage_range=1.0,
-            batch_factor=_BATCH_FACTOR,
+            batch_factor=SMALL_BATCHES,
             slowdown=1 if X.sizes is None else SET_SLOWDOWN,
             set_fractions=set_fractions(self.summary, X),
             own_module=own_module,
@@ -409,16 +408,15 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
             member.read(maps.theta)
             member.read_range(maps.theta.forward(data.theta[data.training])[0])
         X = self._rows_of(data.X)[0]
-        rows = data.rows_of(data.training)[:_MAX_START_PAIRS]
-        if not members or isinstance(self.summary, nn.Module) or len(rows) < _MIN_START_PAIRS:
+        rows = data.rows_of(data.training)[:MAX_START_ROWS]
+        if not members or isinstance(self.summary, nn.Module) or len(rows) < MIN_START_ROWS:
             return
         z, like = maps.theta.forward(data.theta[data.owners[rows]])[0], members[0].log_weight
         if X.sizes is None:
             start_at_regression(members, z, maps.batch(X.take(rows), like))
             return
-        indexer, fraction = maps.indexer(X, like, rng), set_fractions(self.summary, X)[0][1]
-        parts = torch.as_tensor(rows, device=self.device).split(_START_SETS)
-        start_at_moments(members, z, lambda: (indexer.take(some, fraction) for some in parts))
+        fraction = set_fractions(self.summary, X)[0][1]
+        start_at_moments(members, z, reader(maps, X, rows, like, fraction, rng))
 
     def _objective(
         self, training: JointTraining, data: TrainingData, maps: Maps, rng: np.random.Generator

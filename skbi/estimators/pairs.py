@@ -13,8 +13,9 @@ from skbi.preprocessing.packed import Packed, chunks
 from skbi.preprocessing.scales import outlier_bounds
 from skbi.training.loop import WHOLE_SETS, TrainingPlan
 
-__all__ = ["TrainingData", "plan_training", "split_pairs"]
+__all__ = ["SMALL_BATCHES", "TrainingData", "plan_training", "split_pairs"]
 
+SMALL_BATCHES = 0.64  # of the square root of the number of rows: 64 rows of 10,000
 _ALPHA_PAIRS = 10_000  # number of rows at which a threshold of ``alpha`` standard errors holds
 _BATCH_FACTOR = 2.56  # of the square root of the number of rows: 256 rows of 10,000
 _MIN_BATCH = 8.0

@@ -23,7 +23,7 @@ from skbi.estimators.checks import check_lengths
 from skbi.estimators.side_by_side import SideBySide
 from skbi.flows import ConditionalFlow
 from skbi.networks.layers import hard_clip, soft_clip
-from skbi.networks.sets import DeepSet, Sets
+from skbi.networks.sets import DeepSet, Sets, n_moments
 from skbi.parallel import each_in_one_thread, n_threads
 from skbi.preprocessing.batches import Batch
 from skbi.preprocessing.location import Frame, join_frames
@@ -43,7 +43,9 @@ __all__ = [
     "embedder",
     "fit_transformer",
     "join_summaries",
+    "n_regressed",
     "read_linearly",
+    "reader",
     "regress_on_moments",
     "set_fractions",
     "specify_summary",
@@ -56,6 +58,7 @@ MAX_POINTS = 2**14  # points that are in the summary network of one thread at a 
 SET_SLOWDOWN = 2  # networks for sets learn at half the rate
 _MAX_PARTS, _MIN_NUMBERS = 4, 2**15  # of a minibatch, and numbers that are worth a part
 _N_TRIED = 8  # observations that a module is tried on
+_START_SETS = 256  # read at a time by the regression that training starts from
 _MIN_SET_POINTS = 25  # of a set that is read in part
 _SET_FRACTIONS = ((0.4, 1 / 8), (0.75, 1 / 3), (1.0, 1.0))
 _MIN_MOMENT_SCALE = 1e-6  # added to the standard deviation of a moment over sets
@@ -135,6 +138,11 @@ def read_linearly(summary: nn.Module | None, batch: Batch, width: int) -> Tensor
     if isinstance(summary, DeepSet):
         return summary.moments(batch.points, batch.sizes, batch.totals)
     return batch.points.new_zeros(len(batch), width)
+
+
+def n_regressed(n_axes: int, n_features: int) -> int:
+    """Return how many columns a regression reads of vectors (two axes), or of sets."""
+    return n_features if n_axes == 2 else n_moments(n_features)
 
 
 def specify_summary(
@@ -311,6 +319,20 @@ def start_at_moments(
 
 
 @torch.no_grad()
+def reader(
+    maps: Maps,
+    X: Packed,
+    rows: NDArray[np.int64],
+    like: Tensor,
+    fraction: float,
+    rng: np.random.Generator,
+) -> Callable[[], Iterable[Batch]]:
+    """Return what reads some sets, a random ``fraction`` of each, as often as it is called."""
+    indexer = maps.indexer(X, like, rng)
+    parts = torch.as_tensor(rows, device=like.device).split(_START_SETS)
+    return lambda: (indexer.take(some, fraction) for some in parts)
+
+
 def regress_on_moments(
     summary: DeepSet, z: NDArray[np.float64], read: Callable[[], Iterable[Batch]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

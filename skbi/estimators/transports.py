@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from skbi.estimators.amortised import AmortisedPosterior, draw_in_parts
 from skbi.estimators.checks import check_n_samples
-from skbi.estimators.pairs import TrainingData, plan_training
+from skbi.estimators.pairs import SMALL_BATCHES, TrainingData, plan_training
 from skbi.estimators.residuals import TransportMember
 from skbi.estimators.summaries import (
     SET_SLOWDOWN,
     build_summary,
+    n_regressed,
     read_linearly,
+    reader,
     regress_on_moments,
     set_fractions,
     specify_summary,
@@ -33,15 +35,11 @@ from skbi.preprocessing.packed import to_tensor
 from skbi.randomness import RandomState, as_generator
 from skbi.training.ensemble import Ensemble
 from skbi.training.loop import History, TrainingPlan
-from skbi.training.start import regress
+from skbi.training.start import MAX_START_ROWS, MIN_START_ROWS, regress
 
 __all__ = ["TransportEstimator"]
 
 _MAX_EMULATED = 20  # parameters up to which vectors of up to 128 features are compressed
-_MAX_START_PAIRS = 10_000  # pairs that the regression which training starts from is fitted to
-_MIN_START_PAIRS = 10
-_START_SETS = 256  # sets read at a time for that
-_BATCH_FACTOR = 0.64  # of the square root of the number of rows: 64 rows of 10,000
 
 
 class TransportEstimator(AmortisedPosterior):
@@ -137,15 +135,14 @@ class TransportEstimator(AmortisedPosterior):
         summary, width = build_summary(architecture)
         p, d = architecture["n_parameters"], architecture["n_features"]
         field = VectorField(p, width, architecture["hidden_layer_sizes"])
-        n_regressed = d if architecture["n_axes"] == 2 else 5 * d + 2  # or moments of sets
-        return TransportMember(summary, field, width, n_regressed)
+        return TransportMember(summary, field, width, n_regressed(architecture["n_axes"], d))
 
     def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         return plan_training(
             self,
             data,
             shrinkage_range=1.0,
-            batch_factor=_BATCH_FACTOR,
+            batch_factor=SMALL_BATCHES,
             learning_rate=self._learning_rate,
             slowdown=1 if data.X.sizes is None else SET_SLOWDOWN,
             set_fractions=set_fractions(self.summary, data.X),
@@ -160,8 +157,8 @@ class TransportEstimator(AmortisedPosterior):
         rng: np.random.Generator,
     ) -> None:
         """Start where theta and x, or the moments of sets, are jointly Gaussian."""
-        pairs = data.training[:_MAX_START_PAIRS]
-        if not members or isinstance(self.summary, nn.Module) or len(pairs) < _MIN_START_PAIRS:
+        pairs = data.training[:MAX_START_ROWS]
+        if not members or isinstance(self.summary, nn.Module) or len(pairs) < MIN_START_ROWS:
             return
         regression = self._regress(members[0], pairs, data, maps, rng)
         if data.resumed:  # what the others' residuals are of
@@ -187,11 +184,9 @@ class TransportEstimator(AmortisedPosterior):
             batch = maps.batch(data.X.take(pairs), like)
             x = read_linearly(None, batch, len(member.slopes))
             return regress(x.double().cpu().numpy(), z)
-        indexer, fraction = maps.indexer(data.X, like, rng), set_fractions(self.summary, data.X)
-        parts = torch.as_tensor(pairs, device=self.device).split(_START_SETS)
-        return regress_on_moments(
-            member.summary, z, lambda: (indexer.take(rows, fraction[0][1]) for rows in parts)
-        )
+        fraction = set_fractions(self.summary, data.X)[0][1]
+        read = reader(maps, data.X, pairs, like, fraction, rng)
+        return regress_on_moments(member.summary, z, read)
 
     def _describe(
         self, X: Any, data: TrainingData, history: History, best_score: float | None

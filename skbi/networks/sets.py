@@ -17,11 +17,16 @@ from torch import Tensor, nn
 
 from skbi.networks.layers import MLP, Gated, bounded, hard_clip, soft_clip, zero
 
-__all__ = ["DeepSet", "Sets"]
+__all__ = ["DeepSet", "Sets", "n_moments"]
 
 _MIN_VARIANCE = 1e-8  # added to the variance of each set
 _MAX_LOG_SCALE = 2.0  # of the factor by which a round scales the points
 _MAX_STEP = 2.0  # by which a round changes the context
+
+
+def n_moments(n_features: int) -> int:
+    """Return how many moments of a set with so many features a `DeepSet` starts from."""
+    return 5 * n_features + 2
 
 
 class DeepSet(nn.Module):
@@ -64,7 +69,7 @@ class DeepSet(nn.Module):
         n_rounds: int = 3,
     ) -> None:
         super().__init__()
-        self.start = nn.Linear(5 * n_features + 2, n_out)
+        self.start = nn.Linear(n_moments(n_features), n_out)
         self.rounds = nn.ModuleList(
             Round(n_features, n_out, hidden_layer_sizes) for _ in range(n_rounds)
         )

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import RidgeCV
 
-__all__ = ["regress"]
+__all__ = ["MAX_START_ROWS", "MIN_START_ROWS", "regress"]
 
+MAX_START_ROWS, MIN_START_ROWS = 10_000, 10  # that the regression is fitted to
 _MIN_ERROR_SD = 1e-2  # its square is added to the variance of the errors of every column of y
 
 
