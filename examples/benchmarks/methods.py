@@ -223,6 +223,7 @@ class SbiNRE:
 METHODS = {
     "skbi": Skbi,
     "skbi, quick": partial(Skbi, max_iter=10),
+    "skbi augmented": partial(Skbi, augment=50),
     "skbi RealNVP": partial(Skbi, flow="realnvp"),
     "skbi FMPE": partial(Skbi, kind=FMPEEstimator),
     "skbi CMPE": partial(Skbi, kind=CMPEEstimator),

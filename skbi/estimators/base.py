@@ -240,8 +240,8 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         maps: Maps,
         rng: np.random.Generator,
     ) -> list[Member]:
-        """Build members: with the weights that are fitted, if training goes on, or at a start."""
-        fitted = self.members_[: plan.n_members] if data.resumed else []
+        """Build members: with the weights of fitted ones, if training goes on, or at a start."""
+        fitted = data.fitted[: plan.n_members]
         members = []
         for _ in range(plan.n_members):
             with seeded(rng):
@@ -362,7 +362,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         data = TrainingData(
             table, packed, names, weights, training, validation, self._owners(packed), transformer
         )
-        return replace(data.without_outliers(), resumed=resumed)
+        return replace(data.without_outliers(), fitted=tuple(self.members_) if resumed else ())
 
     def _check_parameters(
         self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool

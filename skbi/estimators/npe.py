@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from skbi.estimators.amortised import AmortisedPosterior
+from skbi.estimators.augmented import LearnsFromMadePairs
 from skbi.estimators.checks import check_n_samples
 from skbi.estimators.density import DensityEstimator
 from skbi.estimators.pairs import TrainingData, plan_training
@@ -50,7 +51,7 @@ __all__ = ["NPEEstimator"]
 _MANY_PAIRS = 5000  # from which on three members do instead of four
 
 
-class NPEEstimator(AmortisedPosterior, DensityEstimator):
+class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
     """Learn the posterior from simulated pairs, for any observation at once.
 
     Parameters
@@ -81,6 +82,13 @@ class NPEEstimator(AmortisedPosterior, DensityEstimator):
         not written by skops.
     n_summary_features : int, default=32
         Width of the `DeepSet` of "auto" and "deepset".
+    augment : float or "auto", default=0
+        Pairs that a likelihood, learnt from the training pairs, makes for each of them. From
+        simulated and made pairs training then goes on, and what it comes to is kept if the
+        validation pairs, which the likelihood has not seen, are more probable under it. That takes
+        four to five times as long again, and pays where posteriors have several modes or are
+        narrow and curved. Vectors only, without ``missing="mask"``. "auto" is 50 for vectors of
+        less than 16 features, and otherwise 0.
     n_estimators : int or "auto", default="auto"
         Members of an ensemble, trained together from different initial weights; the posterior is
         their mixture, weighted by the likelihood of the validation pairs. Their shrinkage differs,
@@ -171,6 +179,7 @@ class NPEEstimator(AmortisedPosterior, DensityEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **DensityEstimator._parameter_constraints,
         **AmortisedPosterior._parameter_constraints,
+        **LearnsFromMadePairs._parameter_constraints,
         "n_estimators": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
@@ -183,6 +192,7 @@ class NPEEstimator(AmortisedPosterior, DensityEstimator):
         hidden_layer_sizes: Sequence[int] = (32, 64),
         summary: str | TransformerMixin | nn.Module = "auto",
         n_summary_features: int = 32,
+        augment: float | str = 0,
         n_estimators: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate_init: float | str = "auto",
@@ -204,6 +214,7 @@ class NPEEstimator(AmortisedPosterior, DensityEstimator):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.summary = summary
         self.n_summary_features = n_summary_features
+        self.augment = augment
         self.n_estimators = n_estimators
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -320,9 +331,11 @@ class NPEEstimator(AmortisedPosterior, DensityEstimator):
 
     def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         has_sets, own_module = data.X.sizes is not None, isinstance(self.summary, nn.Module)
+        if data.n_made:
+            return self._plan_on_made_pairs(data, own_module=own_module)
         n_members = self.n_estimators
         if n_members == "auto" and data.resumed:
-            n_members = len(self.members_)
+            n_members = len(data.fitted)
         elif n_members == "auto":
             n_members = 2 if has_sets else 4 if len(data.X) < _MANY_PAIRS else 3
             n_members = len(views_of(maps)) or n_members

@@ -40,12 +40,14 @@ class TrainingData:
         The pair that each row of the objective belongs to; -1 for a row that is left out.
     transformer : transformer or None
         What X has passed through.
-    resumed : bool
-        Whether training goes on from what is fitted.
+    fitted : tuple of Module
+        Members that training goes on from.
     advice : tuple of str
         Warnings of what was found in the data.
     failures : Failures or None
         Simulations that failed, which are no pairs.
+    n_made : int
+        How many of the last pairs were made by a learnt likelihood.
     """
 
     theta: NDArray[np.float64]
@@ -56,9 +58,15 @@ class TrainingData:
     validation: NDArray[np.int64] | None
     owners: NDArray[np.int64]
     transformer: Any = None
-    resumed: bool = False
+    fitted: tuple[Any, ...] = ()
     advice: tuple[str, ...] = ()
     failures: Any = None
+    n_made: int = 0
+
+    @property
+    def resumed(self) -> bool:
+        """Whether training goes on from members."""
+        return bool(self.fitted)
 
     def rows_of(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the objective that belong to some pairs."""

@@ -145,6 +145,11 @@ def sequential(
             "Rounds simulate where the posterior has density, and CMPE has no density. Use "
             "FMPEEstimator or NPEEstimator."
         )
+    if getattr(estimator, "augment", 0):
+        raise ValueError(
+            "augment makes pairs at draws of the whole prior, and rounds learn where they simulate "
+            "only. Set augment=0."
+        )
     rng, X_obs = as_generator(random_state), np.asarray(X_obs)
     missing = getattr(estimator, "missing", "error")
     options = {"n_jobs": n_jobs, "rng": rng, "on_error": on_error, "missing": missing}

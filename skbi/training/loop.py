@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,8 @@ class TrainingPlan:
         Pairs (share of the epochs up to which, share of each set's points that is read).
     own_module : bool
         Whether a module of the user's is trained, which may draw from torch's generator.
+    epoch_share : float
+        Share of the rows that an epoch reads, at random.
     """
 
     batch_size: int
@@ -76,6 +78,7 @@ class TrainingPlan:
     first_lag: float = 0.0
     set_fractions: tuple[tuple[float, float], ...] = WHOLE_SETS
     own_module: bool = False
+    epoch_share: float = 1.0
 
     def set_fraction(self, epoch: int) -> float:
         """Return the share of each set's points that an epoch reads."""
@@ -110,6 +113,14 @@ class History:
     def n_iter(self) -> int:
         """Epochs run."""
         return len(self.loss_curve)
+
+    def followed_by(self, other: History) -> History:
+        """Return the history of both runs; the latter says how they ended."""
+        return replace(
+            other,
+            loss_curve=self.loss_curve + other.loss_curve,
+            validation_scores=self.validation_scores + other.validation_scores,
+        )
 
 
 def train(
@@ -211,7 +222,8 @@ class _Run:
         self.history, self.epochs_without_improvement, self.n_steps = History(), 0, 0
         self.best_scores = torch.full((len(weights.values),), -math.inf, device=rows.device)
         self.recent_scores: list[Tensor] = []
-        self.max_steps = plan.max_iter * math.ceil(len(rows) / plan.batch_size)
+        self.n_rows = math.ceil(plan.epoch_share * len(rows))
+        self.max_steps = plan.max_iter * math.ceil(self.n_rows / plan.batch_size)
         module.eval()
         if validation_rows is not None:  # where training starts may be the best that there is
             self.best_scores = self._validation_scores(plan.set_fraction(0))
@@ -244,7 +256,8 @@ class _Run:
     def _learn(self, fraction: float) -> float:
         """Take one step for every minibatch; return the weighted mean loss of rows and members."""
         total, n_terms = torch.zeros((), dtype=torch.float32, device=self.rows.device), 0
-        order = torch.as_tensor(self.rng.permutation(len(self.rows)), device=self.rows.device)
+        order = self.rng.permutation(len(self.rows))[: self.n_rows]
+        order = torch.as_tensor(order, device=self.rows.device)
         for batch in self.rows[order].split(self.plan.batch_size):
             losses, row_weights = self.objective(batch, fraction)
             losses = row_weights * losses

@@ -133,6 +133,7 @@ OPTIONS = [
     (SUMMARISED, "n_summary_features", 0, "in the range"),
     ([NPEEstimator, *MOVING], "prior", JointPrior({"a": stats.bernoulli(0.5), "b": stats.norm()}),
      r"\['a'\] are discrete.*NLEEstimator"),
+    ([NPEEstimator], "augment", -1.0, "in the range"),
     ([NLEEstimator], "dequantize", -1.0, "dequantize"),
     ([NLEEstimator], "dequantize", [1.0, 2.0], "one for each of the 3 features"),
     ([NREEstimator], "loss", "nre-b", "'nre-[ac]'.*'nre-[ac]'"),

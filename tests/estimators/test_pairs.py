@@ -12,10 +12,10 @@ from skbi.estimators.pairs import TrainingData, plan_training, split_pairs
 from skbi.preprocessing import pack
 
 
-def data(n, d=2, resumed=False):
+def data(n, d=2, fitted=()):
     X = pack(np.zeros((n, d)))
     pairs = np.arange(n)
-    return TrainingData(np.zeros((n, 1)), X, None, np.ones(n), pairs, None, pairs, resumed=resumed)
+    return TrainingData(np.zeros((n, 1)), X, None, np.ones(n), pairs, None, pairs, fitted=fitted)
 
 
 @given(n=st.integers(2, 500), fraction=st.floats(0.01, 0.49))
@@ -105,4 +105,5 @@ def test_training_that_goes_on_reads_whole_sets():
     parts = ((0.5, 0.1), (1.0, 1.0))
     options = {"n_members": 1, "set_fractions": parts}
     assert plan_training(NPEEstimator(), data(40), **options).set_fraction(0) == 0.1
-    assert plan_training(NPEEstimator(), data(40, resumed=True), **options).set_fraction(0) == 1
+    resumed = data(40, fitted=(object(),))
+    assert plan_training(NPEEstimator(), resumed, **options).set_fraction(0) == 1

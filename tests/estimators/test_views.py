@@ -164,7 +164,6 @@ def training_on(theta, X):
         validation=None,
         owners=np.arange(n),
         transformer=None,
-        resumed=False,
     )
 
 

@@ -1,5 +1,7 @@
 """The fit loop on a problem with a closed-form optimum: least squares."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,29 @@ def test_it_runs_exactly_max_iter_epochs(max_iter, batch_size):
     module, loss, _ = problem()
     history = run(module, loss, replace(max_iter=max_iter, batch_size=batch_size), VALIDATION)
     assert history.n_iter == len(history.validation_scores) == max_iter
+
+
+@given(share=st.floats(0.01, 1.0), batch_size=st.integers(1, 150))
+def test_an_epoch_reads_its_share_of_the_rows_each_at_most_once(share, batch_size):
+    module, loss, _ = problem()
+    seen = []
+
+    def observed(rows, fraction):
+        seen.extend(rows.tolist())
+        return loss(rows, fraction)
+
+    run(module, observed, replace(max_iter=1, epoch_share=share, batch_size=batch_size))
+    assert len(seen) == len(set(seen)) == math.ceil(share * 100)
+
+
+def test_a_history_is_followed_by_another():
+    module, loss, _ = problem()
+    first = run(module, loss, replace(max_iter=2), VALIDATION)
+    second = run(module, loss, replace(max_iter=3), VALIDATION)
+    both = first.followed_by(second)
+    assert both.n_iter == 5
+    assert both.validation_scores == first.validation_scores + second.validation_scores
+    assert both.best_scores == second.best_scores
 
 
 def test_the_best_weights_come_back():

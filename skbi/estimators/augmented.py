@@ -1,0 +1,144 @@
+"""Pairs made by a learnt likelihood, from which a posterior learns what few simulations tell.
+
+Where posteriors have several modes or follow thin ridges, p(x | theta) is easier to learn than
+p(theta | x). A likelihood learnt from the training pairs makes as many more as are wanted:
+
+    theta ~ p(theta),    x ~ q(x | theta).
+
+Whether they help is decided by the validation pairs, which the likelihood has not seen.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skbi.estimators.base import BaseSBIEstimator
+from skbi.estimators.nle import NLEEstimator
+from skbi.estimators.pairs import SMALL_BATCHES, TrainingData, plan_training
+from skbi.preprocessing.maps import Maps
+from skbi.preprocessing.packed import Packed
+from skbi.training.ensemble import Member
+from skbi.training.loop import History, TrainingPlan
+
+__all__ = ["LearnsFromMadePairs"]
+
+_N_GOING_ON = 2  # members that learn from made pairs
+_EPOCHS = 0.5  # on made pairs, over those before
+_READINGS = 5.0  # of every pair, in all of these epochs
+_AUTO = 50.0  # made pairs for each training pair, of "auto"
+
+
+class LearnsFromMadePairs(BaseSBIEstimator):
+    """Mixin of estimators that train on simulated pairs first, then on made ones as well.
+
+    An estimator has the option ``augment``: pairs made for each training pair, or "auto".
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "augment": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+    }
+
+    def _train(
+        self,
+        architecture: dict[str, Any],
+        data: TrainingData,
+        maps: Maps,
+        rng: np.random.Generator,
+    ) -> tuple[list[Member], History, float | None]:
+        """Train on simulated pairs, then on made ones too, and keep what validates better."""
+        members, history, score = super()._train(architecture, data, maps, rng)
+        n_made = round(self._n_made_per_pair(data, maps) * len(data.training))
+        if not n_made or history.interrupted:
+            return members, history, score
+        made = self._with_made_pairs(data, n_made, rng)
+        leaders = sorted(members, key=lambda member: -float(member.log_weight))[:_N_GOING_ON]
+        made = replace(made, fitted=tuple(leaders))
+        others, further, other_score = super()._train(architecture, made, maps, rng)
+        if other_score > score:
+            return others, history.followed_by(further), other_score
+        warnings.warn(
+            f"Pairs made by a likelihood did not help (validation score {score:.3f} without and "
+            f"{other_score:.3f} with them), and are not used. augment=0 takes less time.",
+            stacklevel=3,
+        )
+        return members, history, score
+
+    def _n_made_per_pair(self, data: TrainingData, maps: Maps) -> float:
+        if self.augment != "auto":
+            return self.augment
+        reasons = self._reasons_against(data, maps)
+        if not reasons:
+            return _AUTO
+        warnings.warn(f"augment='auto' makes no pairs: it needs {reasons[0]}.", stacklevel=4)
+        return 0
+
+    def _with_made_pairs(
+        self, data: TrainingData, n_made: int, rng: np.random.Generator
+    ) -> TrainingData:
+        """Return the data with more training pairs; features that are whole numbers stay whole."""
+        theta, X, weights = (a[data.training] for a in (data.theta, data.X.points, data.weights))
+        whole = (np.round(X) == X).all(axis=0)
+        likelihood = NLEEstimator(
+            prior=self.prior,
+            dequantize=whole.astype(float),
+            max_iter=self.max_iter,
+            random_state=rng,
+            verbose=self.verbose,
+            device=self.device,
+        ).fit(theta, X, weights)
+        if self.prior is None:
+            made = theta[rng.choice(len(theta), n_made, p=weights / weights.sum())]
+        else:
+            made = self.prior.sample(n_made, random_state=rng)
+        points = likelihood.sample_likelihood(made, random_state=rng)[:, 0]
+        points[:, whole] = np.round(points[:, whole])
+        new = len(data.theta) + np.arange(n_made)
+        return replace(
+            data,
+            theta=np.concatenate([data.theta, made]),
+            X=Packed(np.concatenate([data.X.points, points])),
+            weights=np.concatenate([data.weights, np.ones(n_made)]),
+            training=np.concatenate([data.training, new]),
+            owners=np.concatenate([data.owners, new]),
+            n_made=n_made,
+        )
+
+    def _plan_on_made_pairs(self, data: TrainingData, **options: Any) -> TrainingPlan:
+        n_members = len(data.fitted)
+        plan = plan_training(self, data, n_members=n_members, batch_factor=SMALL_BATCHES, **options)
+        epochs = math.ceil(_EPOCHS * plan.max_iter)
+        share = min(1.0, _READINGS / epochs)
+        return replace(plan, max_iter=epochs, n_iter_no_change=epochs, epoch_share=share)
+
+    def _check_pairs(
+        self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None, rng: np.random.Generator
+    ) -> TrainingData:
+        data = super()._check_pairs(theta, X, sample_weight, rng)
+        reasons = self._reasons_against(data)
+        if self.augment not in (0, "auto") and reasons:
+            raise ValueError(
+                f"augment={self.augment} needs {reasons[0]}. Set augment=0, or augment='auto', "
+                "which makes pairs where it can."
+            )
+        return data
+
+    def _reasons_against(self, data: TrainingData, maps: Maps | None = None) -> list[str]:
+        """Return what is needed for pairs to be made, and for "auto" to make them."""
+        reasons = []
+        if data.X.sizes is not None:
+            reasons.append("vectors, as its likelihood is of single points; got sets")
+        if self._missing_option() == "mask":
+            reasons.append("missing='error', as its likelihood describes whole vectors")
+        if data.validation is None:
+            reasons.append("early_stopping=True, as validation pairs decide whether they help")
+        if maps is not None and maps.compression is not None:
+            reasons.append("vectors of less than 16 features")
+        return reasons
