@@ -4,6 +4,14 @@ The folders are the way of the data: priors, simulation, preprocessing, networks
 estimators, samplers, calibration, plotting.
 """
 
+from skbi.analysis import (
+    ConditionalPosterior,
+    map_estimate,
+    posterior_frame,
+    posterior_summary,
+    prior_sensitivity,
+    to_arviz,
+)
 from skbi.calibration import (
     c2st_score,
     calibration_report,
@@ -11,12 +19,14 @@ from skbi.calibration import (
     coverage_score,
     ecdf_band,
     energy_score,
+    lc2st,
     misspecification_score,
     posterior_predictive,
     sbc_ranks,
     tarp_curve,
     uniformity_test,
 )
+from skbi.diagnosis import diagnose
 from skbi.estimators import (
     CMPEEstimator,
     FMPEEstimator,
@@ -26,7 +36,16 @@ from skbi.estimators import (
     Typicality,
     sequential,
 )
-from skbi.plotting import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
+from skbi.plotting import (
+    ContractionDisplay,
+    CoverageDisplay,
+    LC2STDisplay,
+    LossCurveDisplay,
+    PosteriorDisplay,
+    PredictiveDisplay,
+    RankDisplay,
+    RecoveryDisplay,
+)
 from skbi.preprocessing import (
     Basis,
     Compression,
@@ -47,30 +66,42 @@ from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate
 __all__ = [
     "TRUSTED_TYPES",
     "CMPEEstimator",
+    "ConditionalPosterior",
+    "ContractionDisplay",
     "CoverageDisplay",
     "DoubleMoonSimulator",
     "FMPEEstimator",
     "FunctionSimulator",
     "JointPrior",
+    "LC2STDisplay",
     "LossCurveDisplay",
     "NLEEstimator",
     "NPEEstimator",
     "NREEstimator",
     "PosteriorDisplay",
+    "PredictiveDisplay",
     "Prior",
     "RankDisplay",
+    "RecoveryDisplay",
     "c2st_score",
     "calibration_report",
     "coverage_curve",
     "coverage_score",
+    "diagnose",
     "ecdf_band",
     "energy_score",
+    "lc2st",
+    "map_estimate",
     "misspecification_score",
+    "posterior_frame",
     "posterior_predictive",
+    "posterior_summary",
+    "prior_sensitivity",
     "sbc_ranks",
     "sequential",
     "simulate",
     "tarp_curve",
+    "to_arviz",
     "uniformity_test",
 ]
 

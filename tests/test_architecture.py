@@ -23,7 +23,9 @@ INSIDE = {
         *TOP, "priors", "simulation", "preprocessing", "networks", "flows", "training", "samplers",
     },
     "calibration": {*TOP, "priors", "simulation"},  # estimators are duck-typed
-    "plotting": {*TOP, "calibration"},
+    "analysis": {*TOP, "priors", "samplers", "calibration"},
+    "plotting": {*TOP, "calibration", "analysis"},
+    "diagnosis": {*TOP, "calibration", "plotting"},
 }  # fmt: skip
 OUTSIDE = {
     "": {"numpy", "torch", "joblib"},
@@ -36,13 +38,16 @@ OUTSIDE = {
     "samplers": {"numpy", "scipy", "arviz_stats", "dynesty", "joblib", "tqdm"},
     "estimators": {"numpy", "scipy", "torch", "sklearn", "tqdm"},
     "calibration": {"numpy", "scipy", "sklearn", "joblib", "threadpoolctl", "tqdm"},
+    "analysis": {"numpy", "scipy", "pandas", "arviz_base"},
     "plotting": {"numpy", "scipy", "sklearn", "matplotlib", "corner"},
+    "diagnosis": {"numpy", "scipy", "sklearn", "torch", "tqdm"},
 }
 STANDARD = {
-    "__future__", "abc", "ast", "collections", "concurrent", "contextlib", "copy", "dataclasses",
-    "faulthandler", "functools", "hashlib", "inspect", "itertools", "json", "math", "mmap",
-    "multiprocessing", "numbers", "operator", "os", "pathlib", "queue", "random", "re", "shutil",
-    "signal", "sys", "threading", "time", "traceback", "types", "typing", "warnings", "zipfile",
+    "__future__", "abc", "ast", "base64", "collections", "concurrent", "contextlib", "copy",
+    "dataclasses", "faulthandler", "functools", "hashlib", "html", "inspect", "io", "itertools",
+    "json", "math", "mmap", "multiprocessing", "numbers", "operator", "os", "pathlib",
+    "platform", "queue", "random", "re", "shutil", "signal", "sys", "threading", "time",
+    "traceback", "types", "typing", "warnings", "zipfile",
 }  # fmt: skip
 MAX_LINES = 500
 

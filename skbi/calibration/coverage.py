@@ -21,6 +21,7 @@ __all__ = [
     "Curve",
     "coverage_curve",
     "coverage_score",
+    "curve_of_levels",
     "estimator_curve",
     "score_levels",
     "tarp_curve",
@@ -220,7 +221,7 @@ def coverage_curve(
         log_density=log_density,
         references=references,
     )
-    return _curve_of_levels(levels, confidence)
+    return curve_of_levels(levels, confidence)
 
 
 def tarp_curve(
@@ -277,10 +278,10 @@ def estimator_curve(
     """Compute the `coverage_curve` of an estimator; the options are those of `measure_runs`."""
     check_kind(kind)
     check_confidence(confidence)
-    return _curve_of_levels(measure_runs(estimator, theta, X, kind, **options), confidence)
+    return curve_of_levels(measure_runs(estimator, theta, X, kind, **options), confidence)
 
 
-def _curve_of_levels(levels: NDArray[np.float64], confidence: float) -> Curve:
+def curve_of_levels(levels: NDArray[np.float64], confidence: float) -> Curve:
     """Evaluate coverage at multiples of 0.1 sigma, up to the highest credible level."""
     max_sigma = -ndtri((1 - min(levels.max(), 1 - 1e-15)) / 2)
     nominal = erf(np.arange(0, max_sigma + 0.1, 0.1) / math.sqrt(2))

@@ -6,18 +6,29 @@ Posterior predictive data are x_rep ~ p(x | theta) with theta ~ q(theta | x_obs)
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skbi.calibration.runs import default_parameter_names, fitted_estimator
+from skbi.calibration.observations import feature_tables
+from skbi.calibration.runs import fitted_estimator, parameter_names
 from skbi.randomness import RandomState, as_generator
 from skbi.simulation.report import SimulationReport
 from skbi.simulation.run import check_on_error, simulate_at
 from skbi.simulation.tasks import Failure
 
-__all__ = ["misspecification_score", "posterior_predictive"]
+__all__ = [
+    "PredictiveCheck",
+    "compare_with_replications",
+    "misspecification_score",
+    "posterior_predictive",
+    "prior_predictive",
+]
+
+_TAIL = 0.025  # of the replications, beyond which a distance exceeds 1
 
 
 def posterior_predictive(
@@ -87,9 +98,8 @@ def posterior_predictive(
     theta = draws.reshape(-1, draws.shape[-1])
     data, failures = simulate_at(theta, simulator, n_jobs=n_jobs, rng=rng, on_error=on_error)
     if failures:
-        names = getattr(estimator, "parameter_names_in_", default_parameter_names(theta.shape[1]))
-        report = SimulationReport.of(failures, theta, tuple(names))
-        warnings.warn(f"{report}\nThe other replications are conditional on success.", stacklevel=2)
+        names = parameter_names(theta.shape[1], None, estimator)
+        warnings.warn(_describe_failures(failures, theta, names), stacklevel=2)
     if on_error != "drop":
         return data.reshape(draws.shape[:-1] + data.shape[1:])
     return data if draws.ndim == 2 else _split(data, failures, draws.shape[:2])
@@ -102,6 +112,96 @@ def _split(data: NDArray[Any], failures: list[Failure], shape: tuple[int, int]) 
     parts = np.empty(shape[0], dtype=object)
     parts[:] = np.split(data, np.cumsum(n_kept)[:-1])
     return parts
+
+
+def prior_predictive(
+    prior: Any, simulator: Any, n: int, *, n_jobs: int | None, rng: np.random.Generator
+) -> NDArray[Any]:
+    """Simulate n data sets at draws of the prior; those that fail are left out, with a warning."""
+    theta = prior.sample(n, random_state=rng)
+    data, failures = simulate_at(theta, simulator, n_jobs=n_jobs, rng=rng, on_error="drop")
+    if failures:
+        warnings.warn(_describe_failures(failures, theta, prior.names), stacklevel=3)
+    return data
+
+
+def _describe_failures(
+    failures: list[Failure], theta: NDArray[np.float64], names: Sequence[str]
+) -> str:
+    report = SimulationReport.of(failures, theta, tuple(names))
+    return f"{report}\nThe other replications are conditional on success."
+
+
+@dataclass(frozen=True, eq=False)
+class PredictiveCheck:
+    """Where an observation lies among replications.
+
+    Attributes
+    ----------
+    names : list of k str
+        What is compared, see `feature_tables`.
+    observed : ndarray, shape (k,)
+        The observation's features.
+    replicated : ndarray, shape (n, k)
+        The replications' features.
+    tail_probability : ndarray, shape (k,)
+        Two-sided: twice the share of replications, the observation among them, that lie at least
+        as far out on the same side. It is at least 2 / (n + 1).
+    p_value : float
+        Of all features together: the share of replications, the observation among them, whose
+        most extreme feature is at least as extreme.
+    """
+
+    names: list[str]
+    observed: NDArray[np.float64]
+    replicated: NDArray[np.float64]
+    tail_probability: NDArray[np.float64]
+    p_value: float
+
+
+def compare_with_replications(
+    replicated: Any, X_obs: Any, kind: str | None = None
+) -> PredictiveCheck:
+    """Tell where an observation lies among n replications, feature by feature and altogether.
+
+    How extreme a feature is, is measured from the median in units of the distance to the quantile
+    that leaves 2.5 % on that side. If the observation is exchangeable with the replications, as
+    under the prior, p-values are exact; under the posterior, which knows the observation, they are
+    too large.
+
+    Parameters
+    ----------
+    replicated : n observations
+    X_obs : array-like
+        A batch of one observation.
+    kind : str, optional
+        As of `feature_tables`.
+
+    Returns
+    -------
+    PredictiveCheck
+    """
+    (observed, table), names = feature_tables(X_obs, replicated, kind=kind)
+    if table.shape[1] != observed.shape[1] or len(observed) != 1:
+        raise ValueError(
+            f"X_obs must be a single observation of the same kind as the replications, with "
+            f"{table.shape[1]} features; got {len(observed)} with {observed.shape[1]}."
+        )
+    pooled = np.vstack([observed, table])
+    above, below = (
+        np.nanmean(f(pooled, observed), axis=0) for f in (np.greater_equal, np.less_equal)
+    )
+    extremes = np.nanmax(_extremeness(pooled), axis=1)
+    tail = np.minimum(1, 2 * np.minimum(above, below))
+    return PredictiveCheck(names, observed[0], table, tail, float((extremes >= extremes[0]).mean()))
+
+
+def _extremeness(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of features from their medians, in units of the tail on that side, (n, k)."""
+    low, middle, high = np.nanquantile(table, [_TAIL, 0.5, 1 - _TAIL], axis=0)
+    width = np.where(table >= middle, high - middle, middle - low)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(table == middle, 0.0, np.abs(table - middle) / width)
 
 
 def misspecification_score(estimator: Any, X_obs: Any) -> Any:

@@ -16,11 +16,15 @@ from scipy import stats
 from scipy.special import ndtri
 
 from skbi.calibration.coverage import score_levels
-from skbi.calibration.ranks import ranks_of_pit, uniformity_test
-from skbi.calibration.runs import default_parameter_names, fitted_estimator, measure_runs
+from skbi.calibration.ranks import uniformity_test
+from skbi.calibration.recovery import Recovery, recover
+from skbi.calibration.runs import fitted_estimator, parameter_names
 from skbi.randomness import RandomState
 
-__all__ = ["CalibrationReport", "calibration_report"]
+__all__ = ["CalibrationReport", "calibration_report", "report_on"]
+
+_MIN_R2 = 0.05  # from which on something was learnt
+_MIN_CONTRACTION = 0.15  # the same; three standard errors of its own at 1,000 runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,15 @@ class CalibrationReport:
         many truths lie beyond all draws, because the saturation may be what makes it small.
     shape_pvalue : ndarray, shape (p,)
         P-value of uniform ranks, by `uniformity_test`.
+    r2 : ndarray, shape (p,)
+        Share of the truths' variance that the posterior mean explains: 0 for the prior.
+    nrmse : ndarray, shape (p,)
+        Root mean squared error of the posterior mean over the standard deviation of the truths,
+        which is sqrt(1 - r2): 1 for the prior.
+    contraction : ndarray, shape (p,)
+        1 - (w / W)^2 with the widths w and W of the central 90 % intervals of the posterior and of
+        the truths, the median of the runs: 0 for the prior, 1 for a point. For Gaussians it is 1 -
+        posterior variance / prior variance.
     log_score : float or None
         Mean log density of the held-out pairs, in nats, if the estimator has a ``score``.
     n_runs : int
@@ -67,13 +80,21 @@ class CalibrationReport:
     bias_pvalue: NDArray[np.float64]
     spread_pvalue: NDArray[np.float64]
     shape_pvalue: NDArray[np.float64]
+    r2: NDArray[np.float64]
+    nrmse: NDArray[np.float64]
+    contraction: NDArray[np.float64]
     log_score: float | None
     n_runs: int
     significance: float
 
     @property
     def verdicts(self) -> list[str]:
-        """One for each parameter, such as "biased high, overconfident", or "calibrated"."""
+        """One for each parameter, such as "biased high, overconfident", or "calibrated".
+
+        A calibrated posterior that is hardly narrower than the prior, and whose mean is hardly
+        nearer to the truth, is "calibrated, as the prior is": R^2 is below 0.05, and contraction
+        below 0.15.
+        """
         return [self._verdict(j) for j in range(len(self.names))]
 
     def _verdict(self, j: int) -> str:
@@ -84,7 +105,10 @@ class CalibrationReport:
             findings.append("overconfident" if self.spread[j] > 1 else "underconfident")
         if not findings and self.shape_pvalue[j] < self.significance:
             findings.append("wrong shape")
-        return ", ".join(findings) or "calibrated"
+        if findings:
+            return ", ".join(findings)
+        learnt = self.r2[j] >= _MIN_R2 or self.contraction[j] >= _MIN_CONTRACTION
+        return "calibrated" if learnt else "calibrated, as the prior is"
 
     def __repr__(self) -> str:
         return str(self)
@@ -92,7 +116,8 @@ class CalibrationReport:
     def __str__(self) -> str:
         width = max(9, *(len(name) for name in self.names))
         header = (
-            f"{'parameter':{width}}  coverage  bias [sd]   (p)   spread   (p)   shape (p)  verdict"
+            f"{'parameter':{width}}  coverage  bias [sd]   (p)   spread   (p)   shape (p)"
+            "    R^2  NRMSE  contraction  verdict"
         )
         rows = [self._row(j, width) for j in range(len(self.names))]
         footer = f"{self.n_runs} runs; p-values are corrected for {3 * len(self.names)} tests"
@@ -105,7 +130,8 @@ class CalibrationReport:
             f"{self.names[j]:{width}}  {self.coverage[j]:8.3f}"
             f"  {self.bias[j]:+9.2f}  {self.bias_pvalue[j]:6.3f}"
             f"  {self.spread[j]:6.2f}  {self.spread_pvalue[j]:6.3f}"
-            f"  {self.shape_pvalue[j]:9.3f}  {self._verdict(j)}"
+            f"  {self.shape_pvalue[j]:9.3f}  {self.r2[j]:5.2f}  {self.nrmse[j]:5.2f}"
+            f"  {self.contraction[j]:11.2f}  {self._verdict(j)}"
         )
 
 
@@ -164,25 +190,33 @@ def calibration_report(
     """
     options = {"n_samples": n_samples, "n_jobs": n_jobs, "random_state": random_state}
     estimator = fitted_estimator(estimator)
-    pit = measure_runs(estimator, theta, X, "pit", verbose=verbose, **options)
-    n, p = pit.shape
+    recovery = recover(estimator, theta, X, verbose=verbose, **options)
+    names = parameter_names(recovery.theta.shape[1], names, estimator)
+    score = getattr(estimator, "score", None)
+    log_score = None if score is None else float(score(theta, X))
+    return report_on(recovery, names, log_score=log_score, significance=significance)
+
+
+def report_on(
+    recovery: Recovery, names: Sequence[str], *, log_score: float | None, significance: float
+) -> CalibrationReport:
+    """Make the `calibration_report` of posteriors that are there."""
+    n = len(recovery.pit)
     if n < 2:
         raise ValueError(f"A report needs at least 2 runs, better 200 or more; got {n}.")
-    if names is None:
-        names = list(getattr(estimator, "parameter_names_in_", default_parameter_names(p)))
-    if len(names) != p:
-        raise ValueError(f"names must hold {p} names; got {list(names)}.")
-    z, ranks = ndtri(pit), ranks_of_pit(pit, n_samples)
-    score = getattr(estimator, "score", None)
+    z, ranks = ndtri(recovery.pit), recovery.ranks
     return CalibrationReport(
         names=names,
-        coverage=score_levels(np.abs(2 * pit - 1)),
+        coverage=score_levels(np.abs(2 * recovery.pit - 1)),
         bias=-z.mean(axis=0),
         spread=z.std(axis=0, ddof=1),
         bias_pvalue=_corrected(stats.ttest_1samp(z, 0).pvalue),
-        spread_pvalue=_corrected(_spread_pvalue(z, ranks, n_samples)),
-        shape_pvalue=_corrected(uniformity_test(ranks, n_samples)),
-        log_score=None if score is None else float(score(theta, X)),
+        spread_pvalue=_corrected(_spread_pvalue(z, ranks, recovery.n_samples)),
+        shape_pvalue=_corrected(uniformity_test(ranks, recovery.n_samples)),
+        r2=recovery.r2,
+        nrmse=recovery.nrmse,
+        contraction=np.median(recovery.contraction, axis=0),
+        log_score=log_score,
         n_runs=n,
         significance=significance,
     )

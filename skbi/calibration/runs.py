@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -35,6 +35,9 @@ __all__ = [
     "fitted_estimator",
     "map_runs",
     "measure_runs",
+    "parameter_names",
+    "takes",
+    "without_typicality_check",
 ]
 
 _KINDS = ("rank", "sigma", "hpd", "tarp")
@@ -142,6 +145,16 @@ def default_parameter_names(p: int) -> list[str]:
     return [f"theta_{j}" for j in range(p)]
 
 
+def parameter_names(p: int, names: Sequence[str] | None, estimator: Any = None) -> list[str]:
+    """Name p parameters: as given, or else as the estimator does, or else by their numbers."""
+    if names is None:
+        names = getattr(estimator, "parameter_names_in_", None)
+    names = default_parameter_names(p) if names is None else list(names)
+    if len(names) != p:
+        raise ValueError(f"names must hold {p} names; got {names}.")
+    return names
+
+
 def _measure_block(
     estimator: Any,
     theta: NDArray[np.float64],
@@ -152,7 +165,7 @@ def _measure_block(
 ) -> NDArray[np.float64]:
     """Measure the runs of one task."""
     rng = np.random.default_rng(seed)
-    options = {"random_state": int(rng.integers(2**31)), **_without_typicality_check(estimator)}
+    options = {"random_state": int(rng.integers(2**31)), **without_typicality_check(estimator)}
     with one_thread():
         theta, samples = check_draws(theta, estimator.sample_posterior(X, n_samples, **options))
         return measure(estimator, theta, samples, X, rng)
@@ -172,15 +185,19 @@ def _levels_of_runs(
     return credible_levels(theta, samples, kind, rng, log_density=log_density, box=box)
 
 
-def _without_typicality_check(estimator: Any) -> dict[str, bool]:
+def without_typicality_check(estimator: Any) -> dict[str, bool]:
     """Keyword that turns off the warning of untypical observations, if the estimator has it.
 
     The observations of runs are known to come from the simulator.
     """
+    return {"check_typicality": False} if takes(estimator, "check_typicality") else {}
+
+
+def takes(estimator: Any, option: str) -> bool:
+    """Whether an estimator's ``sample_posterior`` has a parameter of this name."""
     with suppress(ValueError):  # compiled methods may have no signature
-        if "check_typicality" in inspect.signature(estimator.sample_posterior).parameters:
-            return {"check_typicality": False}
-    return {}
+        return option in inspect.signature(estimator.sample_posterior).parameters
+    return False
 
 
 def _log_densities(

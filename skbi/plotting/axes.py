@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skbi.calibration.runs import default_parameter_names
+from skbi.calibration.runs import parameter_names
 
 __all__ = [
     "BAND_STYLE",
@@ -18,7 +18,6 @@ __all__ = [
     "colours",
     "curve_names",
     "import_pyplot",
-    "parameter_names",
 ]
 
 BAND_STYLE = {"color": "0.88", "linewidth": 0}  # of the region that chance allows
@@ -66,16 +65,6 @@ def coloured_columns(
 ) -> Iterator[tuple[str, str, NDArray[Any]]]:
     """Return the colour, the name and the values of each column of a table (m, k)."""
     return zip(colours(len(names)), names, table.T, strict=True)
-
-
-def parameter_names(p: int, names: Sequence[str] | None, estimator: Any = None) -> list[str]:
-    """Name p parameters: as given, or else as the estimator does, or else by their numbers."""
-    if names is None:
-        names = getattr(estimator, "parameter_names_in_", None)
-    names = default_parameter_names(p) if names is None else list(names)
-    if len(names) != p:
-        raise ValueError(f"names must hold {p} names; got {names}.")
-    return names
 
 
 def curve_names(

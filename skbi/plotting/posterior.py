@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skbi.calibration.runs import fitted_estimator
-from skbi.plotting.axes import colours, import_pyplot, parameter_names
+from skbi.analysis.conditional import ConditionalPosterior
+from skbi.calibration.runs import fitted_estimator, parameter_names
+from skbi.plotting.axes import colours, import_pyplot
 from skbi.plotting.layout import arrange_triangle
 from skbi.randomness import RandomState
 
@@ -43,6 +44,9 @@ class PosteriorDisplay:
     limits : mapping of str to (low, high), or sequence of p of them, optional
         The ends of axes, by the names of the parameters; None or left out where they follow from
         the draws. Draws beyond them are left out of histograms and contours.
+    titles : bool, default=False
+        Whether to write the median and the central 68 % interval of the first posterior above the
+        histograms.
 
     Attributes
     ----------
@@ -64,8 +68,10 @@ class PosteriorDisplay:
         names: Sequence[str],
         truth: ArrayLike | None = None,
         limits: Limits | None = None,
+        titles: bool = False,
     ) -> None:
         self.samples, self.names, self.truth, self.limits = samples, names, truth, limits
+        self.titles = titles
 
     @classmethod
     def from_estimator(
@@ -78,6 +84,8 @@ class PosteriorDisplay:
         parameters: Sequence[str | int] | None = None,
         truth: ArrayLike | None = None,
         limits: Limits | None = None,
+        given: Mapping[str, float] | None = None,
+        titles: bool = False,
         random_state: RandomState = None,
         figure: Any = None,
     ) -> Self:
@@ -93,8 +101,11 @@ class PosteriorDisplay:
             Number of posterior draws.
         names : sequence of str, optional
             Names of the parameters; by default the estimator's.
-        parameters, truth, limits
+        parameters, truth, limits, titles
             As in `from_predictions`.
+        given : mapping of str to float, optional
+            Values of some parameters by their names: the others are drawn given these, see
+            `skbi.ConditionalPosterior`.
         random_state : int, Generator, RandomState or None, default=None
             Passed on to ``sample_posterior``.
         figure : Figure or SubFigure, optional
@@ -105,12 +116,15 @@ class PosteriorDisplay:
         PosteriorDisplay
         """
         estimator = fitted_estimator(estimator)
+        if given is not None:
+            estimator = ConditionalPosterior(estimator, given)
         draws = estimator.sample_posterior(X_obs, n_samples, random_state=random_state)
         if draws.ndim == 3 and len(draws) == 1:
             draws = draws[0]
         if names is None:
             names = getattr(estimator, "parameter_names_in_", None)
         options = {"names": names, "parameters": parameters, "truth": truth, "limits": limits}
+        options["titles"] = titles
         return cls.from_predictions(draws, figure=figure, **options)
 
     @classmethod
@@ -122,6 +136,7 @@ class PosteriorDisplay:
         parameters: Sequence[str | int] | None = None,
         truth: ArrayLike | None = None,
         limits: Limits | None = None,
+        titles: bool = False,
         figure: Any = None,
     ) -> Self:
         """Plot posterior draws.
@@ -141,6 +156,9 @@ class PosteriorDisplay:
             The ends of the axes of parameters by their names, or of all parameters that are shown;
             None where they follow from the draws. Draws beyond them are left out of histograms and
             contours.
+        titles : bool, default=False
+            Whether to write the median and the central 68 % interval of the first posterior above
+            the histograms, between whose dashed lines they lie.
         figure : Figure or SubFigure, optional
             By default a new one.
 
@@ -168,7 +186,8 @@ class PosteriorDisplay:
         posteriors = {label: draws[:, shown] for label, draws in posteriors.items()}
         truth = None if truth is None else [truth[j] for j in shown]
         names = [names[j] for j in shown]
-        return cls(posteriors, names=names, truth=truth, limits=limits).plot(figure)
+        options = {"truth": truth, "limits": limits, "titles": titles}
+        return cls(posteriors, names=names, **options).plot(figure)
 
     def plot(self, figure: Any = None) -> Self:
         """Draw the posteriors.
@@ -207,6 +226,8 @@ class PosteriorDisplay:
         self.ax_, self.figure_ = np.reshape(figure.axes, (p, p)), figure
         self._scale_histograms()
         self._mark_truth()
+        if self.titles:
+            self._write_titles()
         arrange_triangle(figure, self.ax_, self.names, self._add_legend(posterior_colours))
         return self
 
@@ -312,6 +333,15 @@ class PosteriorDisplay:
             if j < i and np.isfinite(truth[i]):
                 self.ax_[i, j].axhline(truth[i], color="black")
 
+    def _write_titles(self) -> None:
+        """Write medians with the distances to the ends of their intervals, and mark all three."""
+        first, one_sigma = next(iter(self.samples.values())), [0.16, 0.5, 0.84]
+        for ax, draws in zip(self.ax_.diagonal(), first.T, strict=True):
+            low, median, high = np.quantile(draws, one_sigma)
+            for value in (low, median, high):
+                ax.axvline(value, color=colours(1)[0], lw=0.8, ls="--")
+            ax.set_title(_with_errors(median, low, high), fontsize="small")
+
     def _add_legend(self, posterior_colours: Mapping[str, str]) -> Any:
         """Name the posteriors, if there are several, and the truth, if it is known."""
         from matplotlib.lines import Line2D
@@ -322,6 +352,14 @@ class PosteriorDisplay:
             return None
         handles = [Line2D([], [], color=colour) for colour in lines.values()]
         return self.figure_.legend(handles, list(lines), frameon=False, loc="upper right")
+
+
+def _with_errors(median: float, low: float, high: float) -> str:
+    """Write a median and the distances to two quantiles, these with two digits."""
+    below, above = median - low, high - median
+    least = min([e for e in (below, above) if e > 0], default=1.0)
+    digits = int(np.clip(1 - np.floor(np.log10(least)), 0, 12))
+    return f"${median:.{digits}f}_{{-{below:.{digits}f}}}^{{+{above:.{digits}f}}}$"
 
 
 def _import_corner() -> Any:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skbi.calibration.ranks import binomial_band, ecdf_band, rank_grid, sbc_ranks
-from skbi.calibration.runs import estimator_ranks, fitted_estimator
-from skbi.plotting.axes import BAND_STYLE, as_axes, coloured_columns, parameter_names
+from skbi.calibration.runs import estimator_ranks, fitted_estimator, parameter_names
+from skbi.plotting.axes import BAND_STYLE, as_axes, coloured_columns
 from skbi.randomness import RandomState
 
 __all__ = ["RankDisplay"]
@@ -169,8 +169,9 @@ class RankDisplay:
         axes = as_axes(ax, len(panels[kind]))
         for axis, plot_panel in zip(axes, panels[kind], strict=True):
             plot_panel(axis)
-        if kind != "histogram":
-            axes[-1].legend(frameon=False)
+        if kind != "histogram":  # in a new figure beside the panel, to hide no part of the band
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)} if ax is None else {}
+            axes[-1].legend(frameon=False, **beside)
         self.ax_, self.figure_ = (axes if len(axes) > 1 else axes[0]), axes[0].figure
         return self
 

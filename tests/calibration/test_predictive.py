@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from known_posterior import Gaussian, gaussian_runs
+from scipy import stats
 from sklearn.preprocessing import FunctionTransformer
 
 from skbi import (
@@ -14,6 +15,7 @@ from skbi import (
     misspecification_score,
     posterior_predictive,
 )
+from skbi.calibration.predictive import compare_with_replications, prior_predictive
 
 
 def vectors(n=2000, seed=0):
@@ -184,3 +186,27 @@ def test_a_point_far_outside_makes_a_set_of_an_nle_unlike(quick):
     assert (misspecification_score(nle, fresh) < 0.01).mean() < 0.1
     fresh[:, 3, 2] += 20
     assert (misspecification_score(nle, fresh) < 1e-3).all()
+
+
+def test_p_values_of_an_observation_among_its_like_are_uniform():
+    rng = np.random.default_rng(0)
+    data = rng.standard_t(3, size=(400, 100, 4)) ** 3  # heavy tails and skewed signs
+    p_values = [compare_with_replications(x[1:], x[:1]).p_value for x in data]
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
+
+
+def test_the_feature_that_is_off_is_named():
+    data = np.random.default_rng(0).normal(size=(300, 20, 2))
+    wide = 3 * data[:1]
+    check = compare_with_replications(data, wide)
+    assert check.p_value < 0.01
+    off = {check.names[j] for j in np.flatnonzero(check.tail_probability < 0.01)}
+    assert {"sd of x_0", "sd of x_1"} <= off
+    assert compare_with_replications(data, data[:1]).p_value > 0.01
+
+
+def test_prior_predictive_data_are_those_of_the_prior():
+    prior, rng = DoubleMoonSimulator.prior(), np.random.default_rng(0)
+    data = prior_predictive(prior, lambda theta: theta, 500, n_jobs=None, rng=rng)
+    assert data.shape == (500, 3)
+    assert stats.kstest(data[:, 0], "uniform").pvalue > 1e-3

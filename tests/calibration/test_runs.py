@@ -19,7 +19,12 @@ from skbi import (
     posterior_predictive,
     sbc_ranks,
 )
-from skbi.calibration.runs import credible_levels, default_parameter_names, estimator_ranks
+from skbi.calibration.runs import (
+    credible_levels,
+    default_parameter_names,
+    estimator_ranks,
+    parameter_names,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,3 +217,14 @@ def test_bad_requests_say_what_was_expected():
         coverage_score(Drawless(), theta, X)
     with pytest.raises(TypeError, match="Densityless has none"):
         coverage_score(Densityless(), theta, X, kind="hpd")
+
+
+def test_names_are_those_given_or_those_of_the_estimator_or_numbers():
+    class Named:
+        parameter_names_in_ = np.array(["a", "b"], dtype=object)
+
+    assert parameter_names(2, ("c", "d"), Named()) == ["c", "d"]
+    assert parameter_names(2, None, Named()) == ["a", "b"]
+    assert parameter_names(2, None, object()) == ["theta_0", "theta_1"]
+    with pytest.raises(ValueError, match="names must hold 2 names"):
+        parameter_names(2, ["a"])

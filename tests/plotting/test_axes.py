@@ -9,7 +9,7 @@ import pytest
 from figures import THETA, blank_axes
 
 from skbi import CoverageDisplay, LossCurveDisplay, PosteriorDisplay, RankDisplay
-from skbi.plotting.axes import as_axes, coloured_columns, colours, curve_names, parameter_names
+from skbi.plotting.axes import as_axes, coloured_columns, colours, curve_names
 
 
 def test_axes_are_those_given_or_new_ones():
@@ -45,17 +45,6 @@ def test_columns_have_colours_and_names():
     columns = list(coloured_columns(["a", "b"], THETA))
     assert [name for _, name, _ in columns] == ["a", "b"]
     np.testing.assert_array_equal(columns[1][2], THETA[:, 1])
-
-
-def test_names_are_those_given_or_those_of_the_estimator_or_numbers():
-    class Named:
-        parameter_names_in_ = np.array(["a", "b"], dtype=object)
-
-    assert parameter_names(2, ("c", "d"), Named()) == ["c", "d"]
-    assert parameter_names(2, None, Named()) == ["a", "b"]
-    assert parameter_names(2, None, object()) == ["theta_0", "theta_1"]
-    with pytest.raises(ValueError, match="names must hold 2 names"):
-        parameter_names(2, ["a"])
 
 
 def test_a_joint_curve_is_named_for_its_kind():

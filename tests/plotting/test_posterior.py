@@ -249,3 +249,24 @@ def test_a_missing_library_is_an_error_that_names_the_extra(monkeypatch, missing
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"skbi\[plot\]"):
         PosteriorDisplay.from_predictions(SAMPLES[0])
+
+
+def test_titles_have_the_median_and_the_distances_to_the_quantiles():
+    draws = np.random.default_rng(0).normal(2, 0.5, size=(20_000, 2))
+    display = PosteriorDisplay.from_predictions(draws, titles=True)
+    low, median, high = np.quantile(draws[:, 0], [0.16, 0.5, 0.84])
+    title = display.ax_[0, 0].get_title()
+    assert title == f"${median:.2f}_{{-{median - low:.2f}}}^{{+{high - median:.2f}}}$"
+    lines = [line.get_xdata()[0] for line in display.ax_[0, 0].get_lines()]
+    np.testing.assert_allclose(lines, [low, median, high])
+    assert_readable(display.figure_)
+    top = display.figure_.bbox.y1
+    assert all(ax.title.get_window_extent().y1 <= top for ax in display.ax_.diagonal())
+
+
+def test_parameters_can_be_given_values(fitted):
+    npe, _, X = fitted
+    display = PosteriorDisplay.from_estimator(
+        npe, X[0], given={"a": 0.3}, n_samples=600, random_state=0
+    )
+    assert display.names == ["b"]

@@ -74,3 +74,11 @@ def test_one_run_can_be_drawn():
 def test_bad_requests_say_what_was_expected():
     with pytest.raises(ValueError, match="kind must be"):
         RankDisplay.from_predictions(THETA, SAMPLES, kind="hist")
+
+
+def test_the_legend_hides_nothing():
+    display = RankDisplay.from_predictions(THETA, SAMPLES, names=["a", "b"], random_state=0)
+    display.figure_.canvas.draw()
+    legend = display.ax_[-1].get_legend().get_window_extent()
+    assert not any(legend.overlaps(ax.bbox) for ax in display.ax_)
+    assert legend.x1 <= display.figure_.bbox.x1
