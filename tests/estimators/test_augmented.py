@@ -130,6 +130,7 @@ def test_rounds_refuse_it():
         sequential(PRIOR, simulate, [0.0, 0.0], NPEEstimator(augment=5), n_samples=50)
 
 
+@pytest.mark.filterwarnings("ignore:Pairs made by a likelihood did not help")
 def test_the_likelihood_does_not_see_the_validation_pairs(monkeypatch):
     seen = []
     fit = NLEEstimator.fit
