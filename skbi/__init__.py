@@ -36,6 +36,7 @@ from skbi.estimators import (
     Typicality,
     sequential,
 )
+from skbi.estimators.ordered import OrderedSummary
 from skbi.plotting import (
     ContractionDisplay,
     CoverageDisplay,
@@ -124,6 +125,7 @@ TRUSTED_TYPES = [
         NLEEstimator,
         NPEEstimator,
         NREEstimator,
+        OrderedSummary,
         ParameterMap,
         Projection,
         Stabiliser,

@@ -19,7 +19,8 @@ class Skbi:
 
     def fit(self, task, theta, X):
         """Learn from pairs."""
-        self.estimator = self.kind(prior=task.prior, **self.options).fit(theta, X)
+        options = {"prior": task.prior, "summary": task.summary, **self.options}
+        self.estimator = self.kind(**options).fit(theta, X)
         return self
 
     def sample_posterior(self, X_obs, n_samples, *, random_state=0):
@@ -66,7 +67,8 @@ class SkbiNRE:
 
     def fit(self, task, theta, X):
         """Learn from pairs."""
-        self.nre = NREEstimator(prior=task.prior, **self.options).fit(theta, X)
+        options = {"prior": task.prior, "summary": task.summary, **self.options}
+        self.nre = NREEstimator(**options).fit(theta, X)
         return self
 
     def sample_posterior(self, X_obs, n_samples, *, random_state=0):
@@ -101,7 +103,7 @@ class Sbi:
         from torch.utils.tensorboard import SummaryWriter
 
         torch.manual_seed(self.seed)
-        build = posterior_nn(self.flow, embedding_net=_embedding(X))
+        build = posterior_nn(self.flow, embedding_net=_embedding(X, task.summary))
         writer = SummaryWriter(tempfile.mkdtemp())  # by default into the working folder
         options = {"summary_writer": writer, "show_progress_bars": False}
         trainer = NPE(_torch_prior(task.prior), build, **options)
@@ -251,10 +253,23 @@ def _single_points(theta, X):
     return np.repeat(theta, X.shape[1], axis=0), X.reshape(-1, X.shape[2])
 
 
-def _embedding(X):
-    import torch
-    from sbi.neural_nets.embedding_nets import FCEmbedding, PermutationInvariantEmbedding
+def _embedding(X, summary):
+    """Return sbi's network for observations of a kind; its series have one channel.
 
+    Its pooling of 160 times is made for long series; here it is a tenth of the series.
+    """
+    import torch
+    from sbi.neural_nets.embedding_nets import (
+        CausalCNNEmbedding,
+        CNNEmbedding,
+        FCEmbedding,
+        PermutationInvariantEmbedding,
+    )
+
+    if summary == "series":
+        return CausalCNNEmbedding(X.shape[1:], pool_kernel_size=max(1, X.shape[1] // 10))
+    if summary == "image":
+        return CNNEmbedding(X.shape[1:])
     if X.ndim == 2:
         return torch.nn.Identity()
     return PermutationInvariantEmbedding(FCEmbedding(X.shape[2]), trial_net_output_dim=20)

@@ -7,53 +7,24 @@ gaussian_linear_uniform, slcp, sir and bernoulli_glm. lotka_volterra follows it,
 draws of these eight are from references.py. The held-out score alone tells of the others.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage, special, stats
 from sklearn.datasets import load_digits
 
-from skbi import DoubleMoonSimulator, JointPrior, Prior
+from examples.benchmarks.ordered import (
+    ar1,
+    ar1_ragged,
+    lotka_volterra_series,
+    ou_process,
+    random_field,
+)
+from examples.benchmarks.task import Task, uniform
+from skbi import DoubleMoonSimulator, JointPrior
 
 FOLDER = Path(__file__).parent
-
-
-@dataclass
-class Task:
-    """A prior, a simulator, and what is known of the posterior.
-
-    What is exact is a log density or log mass (theta, X) of the "posterior" or the "likelihood".
-    A likelihood that is a mass of values with no common spacing is called "mass": no density of X
-    compares with it. References are pairs (X_obs, draws).
-    """
-
-    prior: Prior | None
-    simulate: Callable
-    exact: dict[str, Callable] = field(default_factory=dict)
-    references: tuple = ()
-    held_out: tuple = ()  # theta, X and what is exact of those, where only that is known
-    sample: Callable | None = None  # draws theta, where the estimators are given no prior
-    dequantize: float | tuple = 0.0  # spacing of the values of X, or of each feature: 1 for counts
-
-    def pairs(self, n, seed):
-        """Draw n pairs."""
-        rng = np.random.default_rng([seed, n])
-        theta = (self.sample or self.prior.sample)(n, random_state=rng)
-        return theta, self.simulate(theta, rng)
-
-    def test(self, n=2000):
-        """Return held-out pairs and their exact log densities, by what these are of."""
-        if self.held_out:
-            return self.held_out
-        theta, X = self.pairs(n, 10**6)
-        return theta, X, {name: log_density(theta, X) for name, log_density in self.exact.items()}
-
-
-def uniform(low, high, p):
-    """P independent uniform parameters."""
-    return JointPrior({f"theta_{j}": stats.uniform(low, high - low) for j in range(p)})
 
 
 class GaussianPrior:
@@ -443,5 +414,10 @@ TASKS = {
         poisson_counts,
         cauchy_samples,
         digits_mixture,
+        ar1,
+        ar1_ragged,
+        ou_process,
+        lotka_volterra_series,
+        random_field,
     )
 }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -24,8 +24,9 @@ from skbi.estimators.checks import check_independent, describe_shared_values
 from skbi.estimators.pairs import TrainingData
 from skbi.estimators.summaries import (
     MAX_POINTS,
+    SUMMARIES,
     embed_observations,
-    fit_transformer,
+    has_gaps,
     join_summaries,
 )
 from skbi.estimators.typicality import describe_untypical
@@ -51,7 +52,7 @@ class AmortisedPosterior(BaseSBIEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseSBIEstimator._parameter_constraints,
         "missing": [StrOptions({"error", "mask"})],
-        "summary": [StrOptions({"auto", "deepset"}), nn.Module, HasMethods(["fit", "transform"])],
+        "summary": SUMMARIES,
         "n_summary_features": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -134,16 +135,8 @@ class AmortisedPosterior(BaseSBIEstimator):
     def _fit_plain_maps(self, data: TrainingData) -> Maps:
         """Fit the maps without a compression."""
         tails = {"flat_coordinates": True, "asinh": not isinstance(self.summary, nn.Module)}
-        return Maps.fit(self.prior, data.theta, data.X, self.missing == "mask", **tails)
-
-    def _fit_transformer(
-        self,
-        X: Any,
-        theta: NDArray[np.float64],
-        training: NDArray[np.int64],
-        rng: np.random.Generator,
-    ) -> Any:
-        return fit_transformer(self.summary, X, theta, training, rng)
+        mask = has_gaps(self, data.transformer)
+        return Maps.fit(self.prior, data.theta, data.X, mask, **tails)
 
     def _check_parameters(
         self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool

@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skbi.estimators.base import BaseSBIEstimator
 from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.pairs import SMALL_BATCHES, TrainingData, plan_training
+from skbi.estimators.summaries import order_of
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed
 from skbi.training.ensemble import Member
@@ -135,6 +136,8 @@ class LearnsFromMadePairs(BaseSBIEstimator):
         reasons = []
         if data.X.sizes is not None:
             reasons.append("vectors, as its likelihood is of single points; got sets")
+        if order_of(data.transformer) is not None:
+            reasons.append("vectors, as its likelihood is of single points; got series or images")
         if self._missing_option() == "mask":
             reasons.append("missing='error', as its likelihood describes whole vectors")
         if data.validation is None:

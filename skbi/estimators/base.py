@@ -41,20 +41,16 @@ from skbi.estimators.checks import (
     default_names,
 )
 from skbi.estimators.misuse import signs_of_misuse
+from skbi.estimators.ordered import ORDERS
 from skbi.estimators.pairs import TrainingData, plan_training, split_pairs
+from skbi.estimators.summaries import fit_transformer, order_of, pack_through
 from skbi.estimators.typicality import MAX_REFERENCES, Typicality
 from skbi.parallel import one_thread, progress_options
 from skbi.preprocessing.maps import Maps
-from skbi.preprocessing.packed import Packed, as_batch, as_table, axes_of, pack, width_of
+from skbi.preprocessing.packed import Packed, as_batch, as_table, axes_of, width_of
 from skbi.randomness import as_generator, seeded
 from skbi.training.ensemble import Ensemble, JointTraining, Member
-from skbi.training.loop import (
-    History,
-    Objective,
-    TrainingPlan,
-    evaluate,
-    train,
-)
+from skbi.training.loop import History, Objective, TrainingPlan, evaluate, train
 
 __all__ = ["BaseSBIEstimator"]
 
@@ -144,7 +140,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             Parameters, one row a pair.
         X : array-like, shape (n, d) or (n, S, d), or a sequence of n arrays (S_i, d)
             What the simulator made of them: vectors, sets, or ragged sets. Rows of a set that are
-            all NaN mean "no point here".
+            all NaN mean "no point here". Of series and images, see ``summary``.
         sample_weight : array-like, shape (n,), optional
             How much each pair counts beside the others: p(theta) / r(theta) if theta was drawn
             from r instead of the prior p. Pairs of weight zero are left out.
@@ -263,8 +259,9 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         self, X: Any, data: TrainingData, history: History, best_score: float | None
     ) -> None:
         """Set the public fitted attributes."""
-        _check_feature_names(self, X, reset=True)
-        self.n_features_in_, self._n_axes_in = width_of(X), axes_of(X)
+        order = order_of(data.transformer)
+        _check_feature_names(self, X if order is None else None, reset=True)
+        self.n_features_in_, self._n_axes_in = width_of(X, order), axes_of(X)
         self.n_parameters_in_ = data.theta.shape[1]
         self.parameter_names_in_ = data.parameter_names
         self.n_iter_ = history.n_iter
@@ -338,7 +335,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
         """Refuse pairs that cannot be learnt from; split them for training and validation."""
         resumed = self.warm_start and hasattr(self, "members_")
         table, names = as_table(theta, "theta")
-        _get_feature_names(X)  # which refuses names that are not all strings
+        _get_feature_names(X)  # refuses names that are not all strings
         weights = np.ones(len(table))
         if sample_weight is not None:
             check_lengths(len(table), _num_samples(X))
@@ -352,17 +349,19 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             len(table), self.validation_fraction if self.early_stopping else None, rng
         )
         names = self._check_parameters(table, names, resumed)
-        transformer = (
-            self._transformer if resumed else self._fit_transformer(X, table, training, rng)
-        )
-        packed = self._pack(X, transformer, self._missing_option())
+        if resumed:
+            transformer = self._transformer
+            packed = pack_through(transformer, X, self._missing_option())
+        else:
+            transformer, packed = fit_transformer(self, X, table, training, rng)
         check_lengths(len(table), len(packed))
         for pairs in [training] if validation is None else [training, validation]:
             weights[pairs] /= weights[pairs].mean()
         data = TrainingData(
             table, packed, names, weights, training, validation, self._owners(packed), transformer
         )
-        return replace(data.without_outliers(), fitted=tuple(self.members_) if resumed else ())
+        data = data if order_of(transformer) else data.without_outliers()
+        return replace(data, fitted=tuple(self.members_) if resumed else ())
 
     def _check_parameters(
         self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool
@@ -380,24 +379,9 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             names = default_names(theta.shape[1])
         return np.array(names, dtype=object)
 
-    def _fit_transformer(
-        self,
-        X: Any,
-        theta: NDArray[np.float64],
-        training: NDArray[np.int64],
-        rng: np.random.Generator,
-    ) -> Any:
-        """Fit what X passes through before it is packed, if an estimator has such an option."""
-
     def _missing_option(self) -> str:
         """Return the option ``missing``, of estimators that have it."""
         return getattr(self, "missing", "error")
-
-    @staticmethod
-    def _pack(X: Any, transformer: Any, missing: str) -> Packed:
-        if transformer is None:
-            return pack(X, missing=missing)
-        return pack(transformer.transform(X), missing=missing, name="summary.transform(X)")
 
     def _check_resumable(self, data: TrainingData) -> None:
         """Refuse data and options that would need other networks than those that are fitted."""
@@ -411,8 +395,10 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             )
         wanted = self._specify(data, self._maps)
         changed = [k for k, v in self._architecture.items() if k != "module" and v != wanted[k]]
-        masked = self._missing_option() == "mask"
-        changed += ["missing"] if masked != self._maps.X.mask else []
+        order, summary = order_of(self._transformer), getattr(self, "summary", None)
+        features = self._maps.X if order is None else self._transformer.features
+        changed += ["missing"] if (self._missing_option() == "mask") != features.mask else []
+        changed += ["summary"] if order != (summary if summary in ORDERS else None) else []
         if changed:
             raise ValueError(f"warm_start continues the same network: {changed} changed. {hint}")
         outside = np.isneginf(self._maps.theta.forward(data.theta)[1])
@@ -425,11 +411,12 @@ class BaseSBIEstimator(BaseEstimator, ABC):
     def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
         """Pack X as `fit` saw it (or by axes); also whether it was a single observation."""
         check_is_fitted(self, "members_")
-        X, single = as_batch(X, self._n_axes_in if n_axes is None else n_axes)
-        _check_feature_names(self, X, reset=False)
-        check_width(self, width_of(X), self._n_axes_in)
+        order = order_of(self._transformer)
+        X, single = as_batch(X, self._n_axes_in if n_axes is None else n_axes, order)
+        _check_feature_names(self, X if order is None else None, reset=False)
+        check_width(self, width_of(X, order), self._n_axes_in)
         missing = "mask" if self._maps.X.mask else "error"
-        return self._pack(X, self._transformer, missing), single
+        return pack_through(self._transformer, X, missing), single
 
     def _check_thetas(self, theta: ArrayLike) -> tuple[NDArray[np.float64], tuple[int, ...]]:
         """Return one theta a row, and the shape of what is answered: (n,) or (n_obs, n_samples)."""

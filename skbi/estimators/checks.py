@@ -20,6 +20,7 @@ __all__ = [
     "check_density_exists",
     "check_device",
     "check_finite_theta",
+    "check_grid",
     "check_hidden_layer_sizes",
     "check_independent",
     "check_lengths",
@@ -148,6 +149,16 @@ def check_width(estimator: Any, found: int, n_axes: int) -> None:
         raise ValueError(
             f"X has {found} features, but {type(estimator).__name__} is expecting {expected} "
             f"features as input. {hint}"
+        )
+
+
+def check_grid(found: tuple[int, int] | None, expected: tuple[int, int] | None) -> None:
+    """Refuse images of another height or width than in `fit`."""
+    if found != expected:
+        raise ValueError(
+            f"Images must be of the size of fit, {expected[0]} x {expected[1]}; got {found[0]} x "
+            f"{found[1]}. Cut or resample them as the simulations are, or fit to images of this "
+            "size."
         )
 
 

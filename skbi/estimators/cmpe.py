@@ -50,12 +50,12 @@ class CMPEEstimator(TransportEstimator):
         Gated layers of the consistency function.
     max_time : float, default=10.0
         T: noise is this many times as large as residuals where draws begin.
-    summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
+    summary : {"auto", "deepset", "series", "image"}, transformer or torch Module, default="auto"
         What an observation passes through before that, as of `NPEEstimator`, but for two things:
         of compressed vectors all members read all columns, and vectors of up to 128 features are
         not compressed where there are more than 20 parameters.
     n_summary_features : int, default=32
-        Width of the `DeepSet` of "auto" and "deepset".
+        Width of the `DeepSet` of sets, and of what convolutions of series or images give.
     n_steps : int, default=10
         Steps of a draw, one evaluation each.
     n_estimators : int, default=1

@@ -58,12 +58,12 @@ class FMPEEstimator(ScoredByDensity, TransportEstimator):
     time_exponent : float, default=1.0
         k: times t between 0, noise, and 1, parameters, are drawn in training from a density
         proportional to t^k.
-    summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
+    summary : {"auto", "deepset", "series", "image"}, transformer or torch Module, default="auto"
         What an observation passes through before that, as of `NPEEstimator`, but for two things:
         of compressed vectors all members read all columns, and vectors of up to 128 features are
         not compressed where there are more than 20 parameters.
     n_summary_features : int, default=32
-        Width of the `DeepSet` of "auto" and "deepset".
+        Width of the `DeepSet` of sets, and of what convolutions of series or images give.
     n_steps : int or "auto", default="auto"
         Steps of the midpoint rule in draws and densities, two evaluations each. "auto": the fewest
         of 4, 8, 16, 32 and 64 so that twice as many change log densities of 100 validation pairs

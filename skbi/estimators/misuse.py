@@ -144,8 +144,8 @@ def _signs_of_order(X: Packed) -> list[str]:
     return [
         "The order of a set's points is not read, and here it seems to tell something: neighbours "
         f"are related (feature {j}, a rank correlation of {size:.2f} in size). If X is a series, "
-        "give it to NPE as vectors, X.reshape(len(X), -1), or add the time as a feature of each "
-        "point. If the order means nothing, shuffle the points."
+        "say so to NPE, NRE, FMPE or CMPE by summary='series', or add the time as a feature of "
+        "each point. If the order means nothing, shuffle the points."
     ]
 
 

@@ -169,6 +169,17 @@ class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
     >>> bool(one - two > 5)  # the log Bayes factor
     True
 
+    A Markov series is learnt step by step: the next state is X, and the state is one more parameter
+    beside theta. The log likelihood of a series is then a sum over its steps:
+
+    >>> state = np.random.default_rng(4).normal(size=(500, 1))
+    >>> following = theta * state + 0.5 * np.random.default_rng(5).normal(size=(500, 1))
+    >>> step = NLEEstimator(max_iter=5, random_state=0).fit(np.hstack([theta, state]), following)
+    >>> x = np.array([0.1, 0.8, 0.3, -0.4])  # a series
+    >>> given = np.column_stack([np.full(3, 0.5), x[:-1]])  # theta = 0.5, and its states
+    >>> bool(np.isfinite(step.log_prob(given, x[1:, None]).sum()))
+    True
+
     Errors of the likelihood add up over points. What counts is its accuracy inside the posterior,
     where further simulations are best spent. They need no correction; keep the old ones, for the
     likelihood elsewhere:

@@ -68,20 +68,23 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
         Number of coupling layers.
     hidden_layer_sizes : sequence of int, default=(32, 64)
         Gated layers of each coupling layer's network.
-    summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
+    summary : {"auto", "deepset", "series", "image"}, transformer or torch Module, default="auto"
         What an observation passes through before the flow. "auto": a `DeepSet` for sets, and
         vectors of less than 16 features as they are, with columns of heavy tails given once more,
         asinh-transformed. Wider vectors, and those with missing entries, are compressed, and
-        members of the ensemble see different parts of that (`skbi.preprocessing.compression`). A
-        scikit-learn transformer is cloned and fitted on the pairs that are in training, with theta
-        as y, and may return vectors or sets; its options are this estimator's
-        (``summary__n_components``). A module is copied and trained with the flow from the weights
-        it has. It maps standardised vectors (n, d) to (n, c), or sets in packed form, points (N, d)
-        and sizes (n,), to (n, c), as `skbi.networks.DeepSet` does; columns are given to it once;
-        with ``missing="mask"``, d is twice as large. An estimator with a module can be pickled, but
-        not written by skops.
+        members of the ensemble see different parts of that (`skbi.preprocessing.compression`).
+        "series": X is (n, T) or (n, T, c), or a list of n arrays (T_i,) or (T_i, c), and NaN at the
+        end of a series means that it has ended; its order counts. "image": X is (n, H, W) or
+        (n, H, W, channels). Of both come vectors: moments, and what a convolutional network says
+        that is trained before the flow (`skbi.estimators.ordered`). A scikit-learn transformer is
+        cloned and fitted on the pairs that are in training, with theta as y, and may return vectors
+        or sets; its options are this estimator's (``summary__n_components``). A module is copied
+        and trained with the flow from the weights it has. It maps standardised vectors (n, d) to
+        (n, c), or sets in packed form, points (N, d) and sizes (n,), to (n, c), as
+        `skbi.networks.DeepSet` does; columns are given to it once; with ``missing="mask"``, d is
+        twice as large. An estimator with a module can be pickled, but not written by skops.
     n_summary_features : int, default=32
-        Width of the `DeepSet` of "auto" and "deepset".
+        Width of the `DeepSet` of sets, and of what convolutions of series or images give.
     augment : float or "auto", default=0
         Pairs that a likelihood, learnt from the training pairs, makes for each of them. From
         simulated and made pairs training then goes on, and what it comes to is kept if the

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor, nn
 
@@ -38,9 +38,11 @@ from skbi.estimators.ratios import (
 from skbi.estimators.sampled import SampledPosterior, advise_on_points
 from skbi.estimators.summaries import (
     SET_SLOWDOWN,
+    SUMMARIES,
     build_summary,
-    fit_transformer,
+    has_gaps,
     n_regressed,
+    order_of,
     reader,
     set_fractions,
     specify_summary,
@@ -88,7 +90,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         pairs are few (100 is usual). See `skbi.estimators.contrasts`.
     hidden_layer_sizes : sequence of int, default=(64, 64)
         Gated layers of the network of theta, and of that of x.
-    summary : {"auto", "deepset"}, transformer or torch Module, default="auto"
+    summary : {"auto", "deepset", "series", "image"}, transformer or torch Module, default="auto"
         What an observation passes through before that, as of `NPEEstimator`. Of compressed vectors
         all members read all columns.
     sets : {"auto", "summary", "sum"}, default="auto"
@@ -97,7 +99,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         points given theta; log r is learnt of single points and adds up over any number of them.
         "auto": "summary". Vectors in `fit` are i.i.d. points, of which sets may be observed.
     n_summary_features : int, default=32
-        Width of the `DeepSet` of "auto" and "deepset".
+        Width of the `DeepSet` of sets, and of what convolutions of series or images give.
     n_estimators : int, default=2
         Members of an ensemble, trained together; validation pairs weigh the mixture of their r.
     batch_size : int or "auto", default="auto"
@@ -175,7 +177,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         "gamma": [Interval(Real, 0, None, closed="neither")],
         "n_contrasts": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"})],
         "balance": [Interval(Real, 0, None, closed="left")],
-        "summary": [StrOptions({"auto", "deepset"}), nn.Module, HasMethods(["fit", "transform"])],
+        "summary": SUMMARIES,
         "sets": [StrOptions({"auto", "summary", "sum"})],
         "n_summary_features": [Interval(Integral, 1, None, closed="left")],
         "missing": [StrOptions({"error", "mask"})],
@@ -357,11 +359,12 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
 
     def _fit_maps(self, data: TrainingData, rng: np.random.Generator) -> Maps:
         """Fit the maps; a user's own module reads every column once, as it is."""
-        own_module, mask = isinstance(self.summary, nn.Module), self.missing == "mask"
+        own_module, mask = isinstance(self.summary, nn.Module), has_gaps(self, data.transformer)
         maps = Maps.fit(self.prior, data.theta, data.X, mask, asinh=not own_module)
         if own_module or data.X.sizes is not None:
             return maps
-        return maps.with_compression(data.theta, data.X, data.training, rng, with_frames=True)
+        framed = order_of(data.transformer) is None  # noise of moments can be far from Gaussian
+        return maps.with_compression(data.theta, data.X, data.training, rng, with_frames=framed)
 
     def _specify(self, data: TrainingData, maps: Maps) -> dict[str, Any]:
         X = self._rows_of(data.X)[0]
@@ -458,7 +461,7 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
     @property
     def _by_point(self) -> bool:
         """Whether log r was learnt of single points or vectors, and adds up over sets of them."""
-        return self._architecture["n_row_axes"] == 2
+        return self._architecture["n_row_axes"] == 2 and order_of(self._transformer) is None
 
     def _check_observations(self, X: Any, n_axes: int | None = None) -> tuple[Packed, bool]:
         """Accept sets also after a fit on single points."""
@@ -472,15 +475,6 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         return ratios_of(ensemble, self._maps, X, prior, by_point=self._by_point)
 
     # ---- checks, typicality and advice
-
-    def _fit_transformer(
-        self,
-        X: Any,
-        theta: NDArray[np.float64],
-        training: NDArray[np.int64],
-        rng: np.random.Generator,
-    ) -> Any:
-        return fit_transformer(self.summary, X, theta, training, rng)
 
     def _summarise(self, member: RatioMember, maps: Maps, X: Packed) -> NDArray[np.float64]:
         """Return scaled points; of sets that are read as one, their summary and moments."""

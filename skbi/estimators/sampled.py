@@ -20,6 +20,7 @@ from torch import Tensor
 
 from skbi.estimators.checks import check_n_samples
 from skbi.estimators.pairs import TrainingData
+from skbi.estimators.summaries import order_of
 from skbi.parallel import blocks, each_in_one_thread
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, chunks, to_tensor
@@ -257,6 +258,11 @@ class SampledPosterior(ABC):
 
     def _proposals(self, proposal: Any, X: Packed, sampler: Sampler) -> list[Any]:
         """Return what draws are proposed by, for each observation."""
+        if order_of(self._transformer) is not None:
+            raise ValueError(
+                f"sampler={sampler.name!r} draws from proposals of vectors and sets, not of series "
+                "and images: use another sampler."
+            )
         width = getattr(proposal, "n_parameters_in_", None)
         if width == self.n_parameters_in_:
             points = [X[i : i + 1].points for i in range(len(X))]

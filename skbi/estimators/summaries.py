@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from sklearn.base import TransformerMixin, clone
 from sklearn.ensemble._base import _set_random_states
 from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import _num_samples
 from torch import Tensor, nn
 
 from skbi.estimators.checks import check_lengths
+from skbi.estimators.ordered import ORDERS, OrderedSummary
 from skbi.estimators.side_by_side import SideBySide
 from skbi.flows import ConditionalFlow
 from skbi.networks.layers import hard_clip, soft_clip
@@ -28,7 +30,7 @@ from skbi.parallel import each_in_one_thread, n_threads
 from skbi.preprocessing.batches import Batch
 from skbi.preprocessing.location import Frame, join_frames
 from skbi.preprocessing.maps import Maps
-from skbi.preprocessing.packed import Packed, to_tensor
+from skbi.preprocessing.packed import Packed, pack, to_tensor
 from skbi.training.ensemble import DensityMember, JointTraining
 from skbi.training.loop import WHOLE_SETS
 from skbi.training.start import regress
@@ -36,14 +38,18 @@ from skbi.training.start import regress
 __all__ = [
     "MAX_POINTS",
     "SET_SLOWDOWN",
+    "SUMMARIES",
     "PosteriorMember",
     "build_summary",
     "check_module",
     "embed_observations",
     "embedder",
     "fit_transformer",
+    "has_gaps",
     "join_summaries",
     "n_regressed",
+    "order_of",
+    "pack_through",
     "read_linearly",
     "reader",
     "regress_on_moments",
@@ -56,6 +62,8 @@ __all__ = [
 
 MAX_POINTS = 2**14  # points that are in the summary network of one thread at a time
 SET_SLOWDOWN = 2  # networks for sets learn at half the rate
+_NAMES = {"auto", "deepset", "series", "image"}
+SUMMARIES = [StrOptions(_NAMES), nn.Module, HasMethods(["fit", "transform"])]  # what may be given
 _MAX_PARTS, _MIN_NUMBERS = 4, 2**15  # of a minibatch, and numbers that are worth a part
 _N_TRIED = 8  # observations that a module is tried on
 _START_SETS = 256  # read at a time by the regression that training starts from
@@ -182,20 +190,45 @@ def set_fractions(
     return tuple((upto, max(fraction, least)) for upto, fraction in _SET_FRACTIONS)
 
 
+def order_of(transformer: Any) -> str | None:
+    """Return what the order of points is to what X passes through: "series", "image", or None."""
+    return transformer.order if isinstance(transformer, OrderedSummary) else None
+
+
+def has_gaps(estimator: Any, transformer: Any) -> bool:
+    """Whether what an estimator learns from may have missing entries, to be masked."""
+    return estimator.missing == "mask" and order_of(transformer) is None
+
+
 def fit_transformer(
-    summary: str | TransformerMixin | nn.Module,
+    estimator: Any,
     X: Any,
     theta: NDArray[np.float64],
     training: NDArray[np.int64],
     rng: np.random.Generator,
-) -> TransformerMixin | None:
-    """Fit a clone of ``summary`` to the training pairs, if it is a transformer."""
+) -> tuple[TransformerMixin | OrderedSummary | None, Packed]:
+    """Fit what X passes through, if anything: a clone of a transformer, or what reads an order.
+
+    Also return what it makes of X.
+    """
+    summary, missing = getattr(estimator, "summary", None), getattr(estimator, "missing", "error")
+    if isinstance(summary, str) and summary in ORDERS:
+        ordered, vectors = OrderedSummary.fit(estimator, X, theta, training, rng)
+        return ordered, Packed(vectors)
     if not hasattr(summary, "transform"):
-        return None
+        return None, pack_through(None, X, missing)
     check_lengths(len(theta), _num_samples(X))
     transformer = clone(summary)
     _set_random_states(transformer, int(rng.integers(2**31)))
-    return transformer.fit(_safe_indexing(X, training), theta[training])
+    transformer = transformer.fit(_safe_indexing(X, training), theta[training])
+    return transformer, pack_through(transformer, X, missing)
+
+
+def pack_through(transformer: Any, X: Any, missing: str) -> Packed:
+    """Pack X, or what a fitted transformer makes of it."""
+    if transformer is None:
+        return pack(X, missing=missing)
+    return pack(transformer.transform(X), missing=missing, name="summary.transform(X)")
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ class Indexer:
 
     The points of every set are shuffled once. A random part of a set is then a run of consecutive
     points that begins at a random point, and that goes on from the last point of the set to the
-    first.
+    first. Points with an order are left in it, and are taken whole.
 
     Parameters
     ----------
@@ -60,6 +60,8 @@ class Indexer:
         All observations.
     rng : Generator
         Shuffles the points and chooses the parts.
+    ordered : bool, default=False
+        Whether the order of the points tells something.
 
     Examples
     --------
@@ -70,14 +72,16 @@ class Indexer:
     (tensor([2, 1]), tensor([4, 2]))
     """
 
-    def __init__(self, batch: Batch, rng: np.random.Generator) -> None:
-        self.batch, self.rng = batch, rng
-        if batch.sizes is not None:
+    def __init__(self, batch: Batch, rng: np.random.Generator, *, ordered: bool = False) -> None:
+        self.batch, self.rng, self.ordered = batch, rng, ordered
+        if batch.sizes is None:
+            return
+        self.starts = batch.sizes.cumsum(0) - batch.sizes
+        if not ordered:
             owner = np.repeat(np.arange(len(batch)), batch.sizes.cpu())
             order = np.lexsort((rng.random(len(owner)), owner))
             points = batch.points[torch.as_tensor(order, device=batch.points.device)]
             self.batch = Batch(points, batch.sizes)
-            self.starts = batch.sizes.cumsum(0) - batch.sizes
 
     def take(self, rows: Tensor, fraction: float = 1.0) -> Batch:
         """Return the observations ``rows``; of every set a random ``fraction`` of its points.
@@ -94,7 +98,8 @@ class Indexer:
         if fraction < 1:
             start = int(self.rng.integers(2**31))
             offset = (offset + start) % totals.repeat_interleave(sizes)
-        return Batch(points[self.starts[rows].repeat_interleave(sizes) + offset], sizes, totals)
+        taken = points[self.starts[rows].repeat_interleave(sizes) + offset]
+        return Batch(taken, sizes, None if self.ordered else totals)
 
 
 class MappedIndexer:
@@ -116,4 +121,5 @@ class MappedIndexer:
     def take(self, rows: Tensor, fraction: float = 1.0) -> Batch:
         """Read the observations ``rows``; of every set a random ``fraction`` of its points."""
         batch = self.to_batch(self.X.take(rows.cpu().numpy()))
-        return Indexer(batch, self.rng).take(torch.arange(len(batch), device=rows.device), fraction)
+        indexer = Indexer(batch, self.rng, ordered=self.X.order is not None)
+        return indexer.take(torch.arange(len(batch), device=rows.device), fraction)

@@ -261,4 +261,4 @@ class Maps:
         in_file = X.points.nbytes > _MAX_BYTES_IN_MEMORY and file_of(X.points) is not None
         if in_file and self.compression is None:
             return MappedIndexer(X, to_batch, rng)
-        return Indexer(to_batch(X), rng)
+        return Indexer(to_batch(X), rng, ordered=X.order is not None)

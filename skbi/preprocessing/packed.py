@@ -5,13 +5,14 @@ n observations become one array of points (N, d). For sets there are also the n 
     X = [x_1 (S_1, d), ..., x_n (S_n, d)]  ->  points = concatenate(X), sizes = [S_1, ..., S_n].
 
 Padding is dropped here and never seen again, so that a ragged batch costs what its points cost.
+Series are packed like sets, but for their order, and so are images: row after row of pixels.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,7 +40,14 @@ __all__ = [
 
 _NUMBERS_PER_CHUNK = 2**23  # 64 MB in double precision
 _OBSERVATIONS_PER_READ = 64  # from a memory-mapped file, before its pages are released
-_FORMS = {2: "vectors (n, d)", 3: "sets (n, S, d), or a list of n arrays (S_i, d)"}  # by n_axes
+_FORMS = {  # by the order of points, and the number of axes
+    None: {2: "vectors (n, d)", 3: "sets (n, S, d), or a list of n arrays (S_i, d)"},
+    "series": {
+        2: "series (n, T), or a list of n arrays (T_i,)",
+        3: "series (n, T, c), or a list of n arrays (T_i, c)",
+    },
+    "image": {3: "images (n, H, W)", 4: "images (n, H, W, channels)"},
+}
 
 
 @dataclass(frozen=True)
@@ -52,24 +60,32 @@ class Packed:
         The observations themselves (vectors), or the points of all sets, one set after another.
     sizes : ndarray of int, shape (n,), or None
         Number of points of each set; None for vectors.
+    order : {"series", "image"} or None
+        What the order of an observation's points is: that of time, or that of the rows of a grid;
+        None where it means nothing.
+    grid : tuple of int or None
+        Height and width of images.
     """
 
     points: NDArray[np.float64]
     sizes: NDArray[np.int64] | None = None
+    order: str | None = None
+    grid: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.points) if self.sizes is None else len(self.sizes)
 
     @property
     def n_axes(self) -> int:
-        """Number of axes of the X that was packed: 2 for vectors, 3 for sets."""
+        """2 for vectors, 3 for sets, and for series and images, which are packed like sets."""
         return 2 if self.sizes is None else 3
 
     def __getitem__(self, rows: slice) -> Packed:
         if self.sizes is None:
             return Packed(self.points[rows])
         start, stop, _ = rows.indices(len(self))
-        return Packed(self.points[self._edges[start] : self._edges[stop]], self.sizes[rows])
+        points = self.points[self._edges[start] : self._edges[stop]]
+        return replace(self, points=points, sizes=self.sizes[rows])
 
     def take(self, rows: NDArray[np.int64]) -> Packed:
         """Pick observations by their indices."""
@@ -78,9 +94,13 @@ class Packed:
         sizes, starts = self.sizes[rows], self._edges[rows]
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         points_per_read = _OBSERVATIONS_PER_READ * int(sizes.max(initial=1))
-        return Packed(
-            _copy_rows(self.points, np.repeat(starts, sizes) + offsets, points_per_read), sizes
-        )
+        points = _copy_rows(self.points, np.repeat(starts, sizes) + offsets, points_per_read)
+        return replace(self, points=points, sizes=sizes)
+
+    @property
+    def lengths(self) -> tuple[int, int] | None:
+        """The shortest and the longest length of series; None of other observations."""
+        return (int(self.sizes.min()), int(self.sizes.max())) if self.order == "series" else None
 
     @cached_property
     def _edges(self) -> NDArray[np.int64]:
@@ -130,13 +150,17 @@ def _copy_rows(
     return copied
 
 
-def pack(X: Any, *, missing: str = "error", name: str = "X") -> Packed:
+def pack(X: Any, *, order: str | None = None, missing: str = "error", name: str = "X") -> Packed:
     """Pack a batch of observations.
 
     Parameters
     ----------
     X : array-like, shape (n, d) or (n, S, d), or a list, tuple or object array of n arrays
         Vectors, sets, or ragged sets (S_i, d). Rows of a set that are all NaN mean "no point here".
+        Series are (n, T), (n, T, c), or n arrays (T_i,) or (T_i, c), and NaN at their end means
+        that they have ended. Images are (n, H, W) or (n, H, W, channels).
+    order : {"series", "image"} or None, default=None
+        What X is, if not vectors or sets.
     missing : {"error", "mask"}, default="error"
         Whether NaN among other entries of a row is an error or stays NaN, for the mask of
         `FeatureMap`.
@@ -165,7 +189,12 @@ def pack(X: Any, *, missing: str = "error", name: str = "X") -> Packed:
     >>> packed.sizes
     array([2, 1])
     """
-    packed = _pack_ragged(X, name) if _is_ragged(X) else _pack_array(X, name)
+    if order == "image":
+        packed = _pack_images(X, name)
+    elif order == "series":
+        packed = _pack_series(X, name)
+    else:
+        packed = _pack_ragged(X, name) if _is_ragged(X) else _pack_array(X, name)
     if not len(packed):
         raise ValueError(f"{name} holds no observation, 0 sample(s): at least one is needed.")
     _check_finite(packed, missing, name)
@@ -187,13 +216,69 @@ def _pack_ragged(X: Any, name: str) -> Packed:
 def _pack_array(X: Any, name: str) -> Packed:
     """Pack vectors, or sets in one array."""
     array = _as_floats(X, name)
-    if array.ndim not in _FORMS:
+    hint = "Use reshape(-1, 1) for a single feature." if array.ndim == 1 else ""
+    _check_form(array, name, None, hint or "Images are read with summary='image'.")
+    return Packed(array) if array.ndim == 2 else _pack_sets(array)
+
+
+def _pack_series(X: Any, name: str) -> Packed:
+    """Pack series, without the NaN at their end."""
+    separate = isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) in (1, 2)
+    if separate or _is_ragged(X):
+        series = [_as_floats(x, f"{name}[{i}]") for i, x in enumerate(X)]
+        array = [x[:, None] if x.ndim == 1 else x for x in series]
+        if len({x.ndim for x in series}) > 1 or len({x.shape[1:] for x in array}) > 1:
+            raise ValueError(
+                "Every series must be an array (T_i,), or every one (T_i, c) with the same c; got "
+                f"shapes {[x.shape for x in series[:5]]}..."
+            )
+        lengths, points = np.array([len(x) for x in array]), np.concatenate(array)
+    else:
+        array = _as_floats(X, name)
+        _check_form(array, name, "series", "A single series is X[None].")
+        lengths = np.full(len(array), array.shape[1])
+        points = array.reshape(-1, array.shape[2] if array.ndim == 3 else 1)
+    points, lengths = _drop_ends(points, lengths)
+    if not lengths.all():
         raise ValueError(
-            f"{name} must be {_FORMS[2]} or {_FORMS[3]}; got shape {array.shape}."
-            + (" Use reshape(-1, 1) for a single feature." if array.ndim == 1 else "")
+            f"Every series needs at least one value; series {np.flatnonzero(lengths == 0)[:5]} "
+            "have none (NaN at the end of a series means that it has ended)."
+        )
+    return Packed(points, lengths, "series")
+
+
+def _drop_ends(
+    points: NDArray[np.float64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Drop the points after the last one of each series that is not all NaN."""
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(points)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    ends, present = np.zeros_like(lengths), ~np.isnan(points).all(axis=1)
+    np.maximum.at(ends, owner[present], place[present] + 1)
+    return points[place < ends[owner]], ends
+
+
+def _pack_images(X: Any, name: str) -> Packed:
+    """Pack images, row after row of pixels."""
+    array = _as_floats(X, name)
+    _check_form(array, name, "image", "All images must be of one size; a single image is X[None].")
+    if array.ndim == 3:
+        array = array[..., None]
+    n, height, width, n_channels = array.shape
+    if not height:
+        raise ValueError(f"Images of {name} have no rows; got shape {array.shape}.")
+    sizes = np.full(n, height * width)
+    return Packed(array.reshape(-1, n_channels), sizes, "image", (height, width))
+
+
+def _check_form(array: NDArray[np.float64], name: str, order: str | None, hint: str) -> None:
+    """Refuse an array of another number of axes than observations of this kind have."""
+    forms = _FORMS[order]
+    if array.ndim not in forms:
+        raise ValueError(
+            f"{name} must be {' or '.join(forms.values())}; got shape {array.shape}. {hint}"
         )
     _check_has_columns(array, name)
-    return Packed(array) if array.ndim == 2 else _pack_sets(array)
 
 
 def _as_floats(values: Any, name: str) -> NDArray[np.float64]:
@@ -284,7 +369,7 @@ def _check_finite(packed: Packed, missing: str, name: str) -> None:
     )
 
 
-def as_batch(X: Any, n_axes: int) -> tuple[Any, bool]:
+def as_batch(X: Any, n_axes: int, order: str | None = None) -> tuple[Any, bool]:
     """Turn a batch or one observation into a batch, told apart by the number of axes.
 
     Parameters
@@ -293,6 +378,8 @@ def as_batch(X: Any, n_axes: int) -> tuple[Any, bool]:
         A batch, with ``n_axes`` axes, or one observation, an array with one axis fewer.
     n_axes : int
         Number of axes of the X that an estimator was fitted on.
+    order : {"series", "image"} or None, default=None
+        What that X was, if not vectors or sets.
 
     Returns
     -------
@@ -312,10 +399,10 @@ def as_batch(X: Any, n_axes: int) -> tuple[Any, bool]:
     if axes == n_axes - 1 and not isinstance(X, list | tuple):
         row_of_frame = axes == 1 and hasattr(X, "to_frame")  # whose labels are the feature names
         return X.to_frame().T if row_of_frame else np.asarray(X)[None], True
+    got = _FORMS[order][3] if _is_ragged(X) else getattr(X, "shape", type(X).__name__)
     raise ValueError(
-        f"This estimator was fitted on {_FORMS[n_axes]}; got "
-        f"{_FORMS[3] if _is_ragged(X) else getattr(X, 'shape', type(X).__name__)}, with {axes} "
-        f"axes. Pass a batch with {n_axes}, or one observation as an array with {n_axes - 1}."
+        f"This estimator was fitted on {_FORMS[order][n_axes]}; got {got}, with {axes} axes. Pass "
+        f"a batch with {n_axes}, or one observation as an array with {n_axes - 1}."
     )
 
 
@@ -357,14 +444,16 @@ def as_table(
 
 
 def axes_of(X: Any) -> int:
-    """Return X's number of axes; a sequence of separate sets has three."""
-    if isinstance(X, list | tuple):
+    """Return X's number of axes; a sequence of separate arrays has one more than these."""
+    if isinstance(X, list | tuple) or _is_ragged(X):
         return 1 + (len(_shape(X[0])) if len(X) else 0)
-    return 3 if _is_ragged(X) else len(_shape(X))
+    return len(_shape(X))
 
 
-def width_of(X: Any) -> int:
-    """Return the number of features, d, of a batch."""
+def width_of(X: Any, order: str | None = None) -> int:
+    """Return the number of features of a batch: of a vector, a point, a time or a pixel."""
+    if order is not None and axes_of(X) == min(_FORMS[order]):
+        return 1
     separate = isinstance(X, list | tuple) or _is_ragged(X)
     return int(_shape(X[0] if separate else X)[-1])
 

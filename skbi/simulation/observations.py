@@ -45,14 +45,14 @@ def as_observation(output: Any) -> NDArray[Any]:
 
     Returns
     -------
-    ndarray of float64 or float32, shape (d,) or (S, d)
+    ndarray of float64 or float32, shape (d,), (S, d) or (H, W, channels)
 
     Raises
     ------
     TypeError
         If it holds something other than numbers.
     InvalidSimulatorError
-        If it has three or more axes.
+        If it has four or more axes.
     """
     if not isinstance(output, np.ndarray) and isinstance(output, Mapping):
         output = np.concatenate([np.ravel(value) for value in output.values()])
@@ -70,7 +70,7 @@ def stack_observations(outputs: Any) -> NDArray[Any]:
 
     Returns
     -------
-    ndarray, shape (n, d) or (n, S, d)
+    ndarray, shape (n, d), (n, S, d) or (n, H, W, channels)
         If observations differ in shape, an object array of n arrays instead.
 
     Raises
@@ -102,12 +102,12 @@ def _as_numbers(values: Any) -> NDArray[Any]:
 
 
 def _check_axes(shape: tuple[int, ...]) -> None:
-    """Refuse the shape of an observation that is neither a vector nor a set."""
-    if len(shape) > 2:
+    """Refuse the shape of an observation that is no vector, set, series or image."""
+    if len(shape) > 3:
         raise InvalidSimulatorError(
-            "A simulation must return a number, a vector (d,) or a set of points (S, d); got an "
-            f"array of shape {shape}. Return summaries of it, or all its numbers as one vector, "
-            "x.ravel()."
+            "A simulation must return a number, a vector (d,), a set of points or a series (S, d), "
+            f"or an image (H, W) or (H, W, channels); got an array of shape {shape}. Return "
+            "summaries of it, or all its numbers as one vector, x.ravel()."
         )
 
 

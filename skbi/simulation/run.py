@@ -127,7 +127,7 @@ def simulate(
         shows theta and the simulator's error.
     ValueError
         If an argument is invalid, or if the store was made with another prior, simulator or seed.
-        Whatever ``on_error`` is, also if a simulation returns an array with three or more axes, or
+        Whatever ``on_error`` is, also if a simulation returns an array with four or more axes, or
         if a simulator of blocks turns out to be a function of one row.
     TypeError
         If the simulator is neither a function nor an object with a method ``transform``.

@@ -203,11 +203,11 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
     - a number,
     - a vector (d,) or a pandas Series, which is a vector,
     - a set (S, d) of any size S, or a DataFrame, which is a set with one row for each point,
+    - a series (T, c) of any length, or an image (H, W) or (H, W, channels),
     - a dict of numbers and arrays, which are joined to one vector.
 
-    Observations are float64, or float32 if the function returns float32. Arrays with more axes,
-    such as images with channels, are refused: return their summaries, or all their numbers as one
-    vector, ``x.ravel()``.
+    Observations are float64, or float32 if the function returns float32. Arrays with more axes
+    are refused: return their summaries, or all their numbers as one vector, ``x.ravel()``.
 
     Examples
     --------

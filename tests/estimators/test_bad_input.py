@@ -127,6 +127,7 @@ OPTIONS = [
     (SUMMARISED, "missing", "drop", "'(error|mask)'.*'(error|mask)'"),
     (SUMMARISED, "summary", "mean", "'(auto|deepset)'.*'(auto|deepset)'.*'transform'"),
     (SUMMARISED, "summary", "deepset", "reads sets.*got vectors"),
+    (SUMMARISED, "summary", "image", r"images \(n, H, W\) or .*channels\); got shape \(30, 3\)"),
     (SUMMARISED, "summary", PCA(4), "n_components=4"),
     (SUMMARISED, "summary", torch.nn.Linear(5, 2), r"points of width 3 to \(n, c\).*fails"),
     (SUMMARISED, "summary", torch.nn.Flatten(0), r"\(n, c\).*got shape \(6,\)"),

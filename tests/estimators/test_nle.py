@@ -547,3 +547,26 @@ def test_draws_beyond_the_training_parameters_are_reported():
     nle = NLEEstimator(prior=PRIOR, **QUICK).fit(theta[low], X[low])
     with pytest.warns(UserWarning, match=r"outside the range .*'mu'.* a guess"):
         nle.sample_posterior(np.array([3.0, 3.0]), 20, **SHORT)
+
+
+def test_the_steps_of_a_markov_series_add_up_to_its_likelihood():
+    """Next states given phi and the state: of a series, the posterior of phi is known."""
+    rng = np.random.default_rng(0)
+    phi, state = rng.uniform(-1, 1, (4000, 1)), rng.normal(size=(4000, 1))
+    following = phi * state + 0.5 * rng.normal(size=(4000, 1))
+    nle = NLEEstimator(max_iter=15, flow="realnvp", n_estimators=1, random_state=0)
+    with pytest.warns(UserWarning, match="at least 2 variables"):
+        nle.fit(np.hstack([phi, state]), following)
+    x = [0.0]
+    for noise in rng.normal(size=100):
+        x.append(0.6 * x[-1] + 0.5 * noise)
+    before, after = np.array(x[:-1]), np.array(x[1:])
+    grid = np.linspace(-0.99, 0.99, 199)
+    given = np.column_stack([np.repeat(grid, 100), np.tile(before, 199)])
+    log_q = nle.log_prob(given, np.tile(after, 199)[:, None]).reshape(199, 100).sum(axis=1)
+    log_p = stats.norm.logpdf(after, grid[:, None] * before, 0.5).sum(axis=1)
+    q, p = (np.exp(a - a.max()) / np.exp(a - a.max()).sum() for a in (log_q, log_p))
+    sd = np.sqrt(p @ grid**2 - (p @ grid) ** 2)
+    # errors add up over the steps: of three series 0.43 sd and 12 % at most
+    assert abs(q @ grid - p @ grid) < 0.75 * sd
+    assert np.sqrt(q @ grid**2 - (q @ grid) ** 2) == pytest.approx(sd, rel=0.25)

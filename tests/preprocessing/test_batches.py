@@ -46,3 +46,13 @@ def test_parts_of_a_batch_join_to_the_batch(sizes, n):
             if whole is not None:
                 assert torch.equal(torch.cat([getattr(part, name) for part in parts]), whole)
         assert all(b.sizes is None or len(b.points) == b.sizes.sum() for b in parts)
+
+
+def test_points_with_an_order_stay_in_it_and_are_taken_whole():
+    points, sizes = np.arange(9.0)[:, None], np.array([4, 2, 3])
+    batch = Packed(points, sizes, "series").tensors(points, torch.empty(0))
+    indexer = Indexer(batch, np.random.default_rng(0), ordered=True)
+    taken = indexer.take(torch.tensor([2, 0]))
+    assert taken.points.ravel().tolist() == [6, 7, 8, 0, 1, 2, 3]
+    assert taken.sizes.tolist() == [3, 4]
+    assert taken.totals is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbi.preprocessing.packed import Packed, as_batch, as_table, pack
+from skbi.preprocessing.packed import Packed, as_batch, as_table, pack, width_of
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
@@ -134,3 +134,54 @@ def test_sparse_is_refused_and_tables_are_two_dimensional():
     table, names = as_table(pd.DataFrame({"a": [1], "b": [2]}), "theta")
     assert table.tolist() == [[1, 2]]
     assert list(names) == ["a", "b"]
+
+
+# ---- an order
+
+
+@given(sizes=SIZES, c=st.integers(1, 3), extra=st.integers(0, 3))
+def test_series_pack_alike_in_their_order_however_they_are_written(sizes, c, extra):
+    series = ragged(sizes, c)
+    for X in (series, tuple(series), as_object_array(series), padded(series, extra)):
+        packed = pack(X, order="series")
+        np.testing.assert_array_equal(packed.points, np.concatenate(series))
+        assert packed.sizes.tolist() == sizes
+        assert packed.order == "series"
+        assert packed.lengths == (min(sizes), max(sizes))
+        assert packed[:1].order == packed.take(np.array([0])).order == "series"
+    flat = [x[:, 0] for x in series]
+    for X in (flat, as_object_array(flat), padded([x[:, :1] for x in series], extra)[..., 0]):
+        packed = pack(X, order="series")
+        np.testing.assert_array_equal(packed.points[:, 0], np.concatenate(flat))
+        assert packed.sizes.tolist() == sizes
+
+
+def test_only_the_end_of_a_series_is_padding():
+    X = np.array([[np.nan, 1, np.nan, 2, np.nan, np.nan], [3, 4, 5, 6, 7, 8]])
+    packed = pack(X, order="series", missing="mask")
+    assert packed.sizes.tolist() == [4, 6]
+    np.testing.assert_array_equal(packed.points[:4, 0], [np.nan, 1, np.nan, 2])
+    with pytest.raises(ValueError, match=r"missing values \(NaN\) in rows \[0\]"):
+        pack(X, order="series")
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5)])
+def test_images_are_packed_row_after_row(shape):
+    X = np.random.default_rng(0).normal(size=shape)
+    packed = pack(X, order="image")
+    assert (packed.order, packed.grid) == ("image", (3, 4))
+    assert packed.sizes.tolist() == [12, 12]
+    for i, x in enumerate(X):
+        np.testing.assert_array_equal(packed[i : i + 1].points.reshape(x.shape), x)
+
+
+def test_the_width_of_what_has_an_order_is_its_number_of_channels():
+    for X, order, width in (
+        (np.ones((2, 7)), "series", 1),
+        (np.ones((2, 7, 3)), "series", 3),
+        ([np.ones(7), np.ones(5)], "series", 1),
+        ([np.ones((7, 3)), np.ones((5, 3))], "series", 3),
+        (np.ones((2, 7, 3)), "image", 1),
+        (np.ones((2, 7, 3, 4)), "image", 4),
+    ):
+        assert width_of(X, order) == width
