@@ -30,6 +30,7 @@ from skbi.diagnosis import diagnose
 from skbi.estimators import (
     CMPEEstimator,
     FMPEEstimator,
+    ModelClassifier,
     NLEEstimator,
     NPEEstimator,
     NREEstimator,
@@ -62,7 +63,7 @@ from skbi.preprocessing import (
     TailCoordinates,
 )
 from skbi.priors import JointPrior, Prior
-from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate
+from skbi.simulation import DoubleMoonSimulator, FunctionSimulator, simulate, simulate_models
 
 __all__ = [
     "TRUSTED_TYPES",
@@ -76,6 +77,7 @@ __all__ = [
     "JointPrior",
     "LC2STDisplay",
     "LossCurveDisplay",
+    "ModelClassifier",
     "NLEEstimator",
     "NPEEstimator",
     "NREEstimator",
@@ -101,6 +103,7 @@ __all__ = [
     "sbc_ranks",
     "sequential",
     "simulate",
+    "simulate_models",
     "tarp_curve",
     "to_arviz",
     "uniformity_test",
@@ -122,6 +125,7 @@ TRUSTED_TYPES = [
         JointPrior,
         Location,
         Maps,
+        ModelClassifier,
         NLEEstimator,
         NPEEstimator,
         NREEstimator,

@@ -29,7 +29,7 @@ INSIDE = {
 }  # fmt: skip
 OUTSIDE = {
     "": {"numpy", "torch", "joblib"},
-    "priors": {"numpy", "scipy"},
+    "priors": {"numpy", "scipy", "torch"},  # whose distributions are taken
     "simulation": {"numpy", "scipy", "sklearn", "joblib", "tqdm"},
     "preprocessing": {"numpy", "scipy", "sklearn", "torch"},
     "networks": {"torch"},

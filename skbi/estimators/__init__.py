@@ -1,6 +1,7 @@
 """Estimators: what users fit, and what an estimator of one's own is made of."""
 
 from skbi.estimators.base import BaseSBIEstimator
+from skbi.estimators.classifier import ModelClassifier
 from skbi.estimators.cmpe import CMPEEstimator
 from skbi.estimators.density import DensityEstimator
 from skbi.estimators.fmpe import FMPEEstimator
@@ -18,6 +19,7 @@ __all__ = [
     "DensityEstimator",
     "FMPEEstimator",
     "LearntLikelihood",
+    "ModelClassifier",
     "NLEEstimator",
     "NPEEstimator",
     "NREEstimator",

@@ -48,6 +48,7 @@ class AmortisedPosterior(BaseSBIEstimator):
     """Base of the estimators that learn the posterior of every observation at once."""
 
     _joblib_prefer = "threads"  # the networks do the work, and free the interpreter
+    _learns_discrete: ClassVar[bool] = False  # whether parameters may be discrete
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseSBIEstimator._parameter_constraints,
@@ -73,11 +74,12 @@ class AmortisedPosterior(BaseSBIEstimator):
         return Ensemble(self.members_).active()
 
     def _read(
-        self, packed: Packed, *, check_typicality: bool
+        self, packed: Packed, *, check_typicality: bool, stacklevel: int = 3
     ) -> tuple[Ensemble, list[Tensor], Frame | None]:
         """Return the active members, a context (n, c) of each, and the emulator's frame.
 
-        Warn of observations that are unlike the training simulations, if asked to.
+        Warn of observations that are unlike the training simulations, if asked to, at the line that
+        is so many calls up.
         """
         ensemble = self._active()
         contexts, moments, frame = embed_observations(packed, self._maps, ensemble.members)
@@ -86,7 +88,7 @@ class AmortisedPosterior(BaseSBIEstimator):
             summaries = join_summaries(packed, self._maps, context, moments)
             message = describe_untypical(self._typicality.p_values(summaries))
             if message:
-                warnings.warn(message, stacklevel=3)
+                warnings.warn(message, stacklevel=stacklevel)
         return ensemble, contexts, frame
 
     def _evaluate_density(
@@ -142,19 +144,26 @@ class AmortisedPosterior(BaseSBIEstimator):
         self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool
     ) -> NDArray[Any]:
         discrete = np.asarray(getattr(self.prior, "discrete", False))
-        if discrete.any():
+        if discrete.any() and not self._learns_discrete:
             names = [n for n, d in zip(self.prior.names, discrete, strict=True) if d]
             kind = type(self).__name__.removesuffix("Estimator")
             raise ValueError(
                 f"The parameters {names} are discrete, and {kind} learns a density over theta. Use "
-                "NLEEstimator or NREEstimator, which accept discrete parameters."
+                "NPEEstimator, NLEEstimator or NREEstimator, which accept discrete parameters."
             )
         names = super()._check_parameters(theta, names, resumed)
-        check_independent(theta, names)
+        continuous = self._is_continuous(theta.shape[1])
+        check_independent(theta[:, continuous], names[continuous])
         return names
 
+    def _is_continuous(self, n_parameters: int) -> NDArray[np.bool_]:
+        """Tell which parameters have a density: all of which the prior does not say otherwise."""
+        discrete = np.zeros(n_parameters, bool) if self.prior is None else self.prior.discrete
+        return ~np.asarray(discrete, dtype=bool)
+
     def _advise(self, data: TrainingData) -> list[str]:
-        return describe_shared_values(data.theta, data.parameter_names)
+        continuous = self._is_continuous(data.theta.shape[1])
+        return describe_shared_values(data.theta[:, continuous], data.parameter_names[continuous])
 
     def _summarise(self, member: Any, maps: Maps, X: Packed) -> NDArray[np.float64]:
         if X.sizes is None:

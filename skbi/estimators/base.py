@@ -372,6 +372,8 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             check_theta_under_prior(self.prior, theta, names)
             names = self.prior.names
         constant = (theta == theta[0]).all(axis=0)
+        if self.prior is not None and not constant.all():
+            constant &= ~np.asarray(self.prior.discrete)  # simulations may make these certain
         if constant.any() and not (resumed and self._resumes_on_constant_parameters):
             column = int(constant.argmax())
             raise ValueError(f"Column {column} of theta is constant: there is nothing to learn.")

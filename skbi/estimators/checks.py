@@ -172,6 +172,8 @@ def linearly_dependent(theta: NDArray[np.float64]) -> NDArray[np.bool_]:
     >>> linearly_dependent(np.column_stack([shares, shares[:, 0] ** 2]))
     array([ True,  True,  True, False])
     """
+    if theta.shape[1] < 2:
+        return np.zeros(theta.shape[1], dtype=bool)
     theta = theta[:: max(1, len(theta) // _MAX_EXAMINED)]
     low, middle, high = np.quantile(theta, [0.25, 0.5, 0.75], axis=0)
     spread = np.where(high > low, high - low, np.ptp(theta, axis=0))
@@ -187,7 +189,7 @@ def linearly_dependent(theta: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def describe_shared_values(theta: NDArray[np.float64], names: NDArray[Any]) -> list[str]:
     """Return a warning if a single value of a parameter is that of many rows, or nothing."""
-    if len(theta) < _MIN_ATOM_ROWS:
+    if len(theta) < _MIN_ATOM_ROWS or not theta.shape[1]:
         return []
     most = np.array([np.unique(x, return_counts=True)[1].max() for x in theta.T]) / len(theta)
     if most.max() < _MIN_ATOM:
@@ -195,7 +197,7 @@ def describe_shared_values(theta: NDArray[np.float64], names: NDArray[Any]) -> l
     return [
         f"One value is that of {most.max():.0%} of the rows of "
         f"{names[most >= _MIN_ATOM].tolist()}: such a value has a probability, but NPE learns a "
-        "density, which spreads it. NLEEstimator accepts discrete parameters; draws that are "
+        "density, which spreads it. Give a discrete parameter a discrete prior; draws that are "
         "rounded to a bound differ in other units, such as logarithms."
     ]
 

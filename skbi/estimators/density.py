@@ -81,6 +81,8 @@ class DensityEstimator(ScoredByDensity, BaseSBIEstimator):
 
     def _weigh(self, training: JointTraining, objective: Objective, validation: Tensor) -> float:
         """Weigh the members, and widen or narrow their densities, by validation rows."""
+        if training.flow is None:
+            return super()._weigh(training, objective, validation)
 
         def log_prob() -> tuple[Tensor, Tensor]:
             losses, row_weights = evaluate(objective, validation)

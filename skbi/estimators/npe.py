@@ -16,6 +16,13 @@ from skbi.estimators.amortised import AmortisedPosterior
 from skbi.estimators.augmented import LearnsFromMadePairs
 from skbi.estimators.checks import check_n_samples
 from skbi.estimators.density import DensityEstimator
+from skbi.estimators.mixed import (
+    MixedMember,
+    check_values,
+    joint_log_prob,
+    values_of,
+    width_for_flow,
+)
 from skbi.estimators.pairs import TrainingData, plan_training
 from skbi.estimators.summaries import (
     SET_SLOWDOWN,
@@ -38,13 +45,14 @@ from skbi.estimators.views import (
     take_views,
     views_of,
 )
+from skbi.networks.categories import Categories
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import to_tensor
 from skbi.priors import Prior
 from skbi.randomness import RandomState, as_generator
 from skbi.training.ensemble import Ensemble, JointTraining
 from skbi.training.loop import Objective, TrainingPlan
-from skbi.training.start import MAX_START_ROWS, MIN_START_ROWS, regress
+from skbi.training.start import MAX_START_ROWS, MIN_START_ROWS
 
 __all__ = ["NPEEstimator"]
 
@@ -54,6 +62,9 @@ _MANY_PAIRS = 5000  # from which on three members do instead of four
 class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
     """Learn the posterior from simulated pairs, for any observation at once.
 
+    Parameters that are discrete under the prior, alone or beside continuous ones, have
+    probabilities: `log_prob` is the log of mass times density, and draws are whole numbers.
+
     Parameters
     ----------
     prior : JointPrior, an object with its methods, or None, default=None
@@ -61,13 +72,17 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
         be the distribution that the training parameters were drawn from, or that `fit` is given
         weights for. Without one the parameters are unbounded, but for those with heavy tails that
         have one sign in all of training, and keep it (`skbi.preprocessing.TailCoordinates`).
+        Discrete parameters take at most 1,000 whole numbers, those that the prior allows; an
+        infinite support is cut off where 1e-12 of it remains. Custom priors of both kinds need
+        ``from_normal``, see `skbi.Prior`.
     flow : {"spline", "realnvp"}, default="spline"
         Kind of coupling layer. Affine maps ("realnvp") draw and train faster; posteriors with
         several modes or sharp edges need splines, and a single parameter always gets them.
     n_transforms : int, default=4
         Number of coupling layers.
     hidden_layer_sizes : sequence of int, default=(32, 64)
-        Gated layers of each coupling layer's network.
+        Gated layers of each coupling layer's network. The network of a discrete parameter has the
+        first of them, or all if no parameter is continuous.
     summary : {"auto", "deepset", "series", "image"}, transformer or torch Module, default="auto"
         What an observation passes through before the flow. "auto": a `DeepSet` for sets, and
         vectors of less than 16 features as they are, with columns of heavy tails given once more,
@@ -136,8 +151,9 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
 
     Attributes
     ----------
-    flow_ : ConditionalFlow
-        The trained flow (of the member with the largest weight, in an ensemble).
+    flow_ : ConditionalFlow or None
+        The trained flow (of the member with the largest weight, in an ensemble); None if all
+        parameters are discrete.
     summary_net_ : Module or None
         The trained summary network (of that member), None for vectors.
     summary_transformer_ : transformer or None
@@ -161,7 +177,9 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
     References
     ----------
     Papamakarios and Murray, Fast epsilon-free inference of simulation models with Bayesian
-    conditional density estimation, 2016, https://arxiv.org/abs/1605.06376.
+    conditional density estimation, 2016, https://arxiv.org/abs/1605.06376. Mixed parameters:
+    Boelts, Lueckmann, Gao and Macke, Flexible and efficient simulation-based inference for models
+    of decision-making, 2022, https://doi.org/10.7554/eLife.77220 (there for the likelihood).
 
     Examples
     --------
@@ -179,6 +197,7 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
     """
 
     loss_name: ClassVar[str] = "-log q(theta | x) [nats]"
+    _learns_discrete: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **DensityEstimator._parameter_constraints,
         **AmortisedPosterior._parameter_constraints,
@@ -284,7 +303,7 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
         return draws[0] if single else draws
 
     def log_prob(self, theta: ArrayLike, X: Any) -> NDArray[np.float64]:
-        """Log density of the posterior, log q(theta | X), normalised.
+        """Log density of the posterior, log q(theta | X), normalised; of discrete parameters, mass.
 
         Parameters
         ----------
@@ -317,6 +336,7 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
         module, n_summary_features = specify_summary(
             self.summary, self.n_summary_features, data.X, maps
         )
+        discrete = maps.theta.discrete
         return {
             "n_axes": data.X.n_axes,
             "n_parameters": data.theta.shape[1],
@@ -324,13 +344,24 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
             "has_view": maps.compression is not None,
             "n_summary_features": n_summary_features,
             "module": module,
-            **self._specify_flow(data.theta.shape[1]),
+            "discrete": discrete.tolist(),
+            "n_values": [len(v) for v in values_of(maps.theta)[0]] if discrete.any() else [],
+            **self._specify_flow(int((~discrete).sum())),
         }
 
     def _build(self, architecture: dict[str, Any]) -> PosteriorMember:
-        summary, width = build_summary(architecture)
-        flow = self._build_flow(architecture, architecture["n_parameters"], width)
-        return PosteriorMember(summary, flow, architecture["has_view"])
+        (summary, width), has_view = build_summary(architecture), architecture["has_view"]
+        discrete, n_values = architecture["discrete"], architecture["n_values"]
+        if not n_values:
+            flow = self._build_flow(architecture, len(discrete), width)
+            return PosteriorMember(summary, flow, has_view)
+        n_continuous, flow = len(discrete) - len(n_values), None
+        layers = architecture["hidden_layer_sizes"][: 1 if n_continuous else None]
+        categories = Categories(n_values, width, layers)
+        if n_continuous:
+            read = width_for_flow(width, categories.width)
+            flow = self._build_flow(architecture, n_continuous, read)
+        return MixedMember(summary, flow, categories, discrete, has_view)
 
     def _plan(self, data: TrainingData, maps: Maps) -> TrainingPlan:
         has_sets, own_module = data.X.sizes is not None, isinstance(self.summary, nn.Module)
@@ -361,7 +392,7 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
 
         def objective(rows: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
             batch, z, log_det = take(rows, fraction, training.weights.trained)
-            return -training.log_prob(z, embed(batch)) - log_det, weights[rows]
+            return -joint_log_prob(training, z, embed(batch)) - log_det, weights[rows]
 
         return objective
 
@@ -374,6 +405,10 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
     ) -> None:
         """Start at a linear regression, for sets on their moments, unless a module is given."""
         take_views(members, maps, self._plan(data, maps).n_members)
+        if members and maps.theta.discrete.any():
+            values = values_of(maps.theta)
+            for member in members:
+                member.learn_values(*values)
         pairs = data.training[:MAX_START_ROWS]
         if not members or isinstance(self.summary, nn.Module) or len(pairs) < MIN_START_ROWS:
             return
@@ -383,12 +418,22 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
             return
         if members[0].summary is None:
             context = members[0].embed_observations(maps.batch(data.X.take(pairs), like))
-            regression = regress(context.cpu().double().numpy(), z)
+            context = context.cpu().double().numpy()
             for member in members:
-                member.flow.start_at(*regression)
+                member.start_at(context, z, np.arange(context.shape[1]))
             return
         fraction = set_fractions(self.summary, data.X)[0][1]
         start_at_moments(members, z, reader(maps, data.X, pairs, like, fraction, rng))
 
     def _advise(self, data: TrainingData) -> list[str]:
-        return self._advise_on_flow(data.theta.shape[1]) + super()._advise(data)
+        n_continuous = int(self._is_continuous(data.theta.shape[1]).sum())
+        on_flow = self._advise_on_flow(n_continuous) if n_continuous else []
+        return on_flow + super()._advise(data)
+
+    def _check_parameters(
+        self, theta: NDArray[np.float64], names: NDArray[Any] | None, resumed: bool
+    ) -> NDArray[Any]:
+        names = super()._check_parameters(theta, names, resumed)
+        if self.prior is not None:
+            check_values(self.prior, theta)
+        return names

@@ -87,12 +87,17 @@ class PosteriorMember(DensityMember):
     framed: Tensor
 
     def __init__(
-        self, summary: nn.Module | None, flow: ConditionalFlow, has_view: bool = False
+        self, summary: nn.Module | None, flow: ConditionalFlow | None, has_view: bool = False
     ) -> None:
         super().__init__(flow)
-        self.summary, self.has_view = summary, has_view
+        self.summary = summary
+        self._register_view(has_view)
+
+    def _register_view(self, has_view: bool) -> None:
+        """Make room for what `look` says."""
+        self.has_view = has_view
         if has_view:
-            self.register_buffer("columns", torch.ones(flow.n_context))
+            self.register_buffer("columns", torch.ones(self.n_context))
             self.register_buffer("framed", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -123,6 +128,18 @@ class PosteriorMember(DensityMember):
     def from_flow(self, z: NDArray[np.float64], frame: Frame | None) -> NDArray[np.float64]:
         """Map draws (n, draws, p) back."""
         return frame.inverse(z) if self.has_view and self.framed else z
+
+    def targets(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what a summary should predict of z (n, p)."""
+        return z
+
+    def start_at(
+        self, context: NDArray[np.float64], z: NDArray[np.float64], seen: NDArray[np.int64]
+    ) -> None:
+        """Start the flow at a regression of z (n, p) on what is seen of the context (n, c)."""
+        slopes = np.zeros((context.shape[1], z.shape[1]))
+        slopes[seen], *rest = regress(context[:, seen], z)
+        self.flow.start_at(slopes, *rest)
 
     def shrunk(self) -> list[nn.Parameter]:
         """Return what shrinkage pulls to zero of the summary network, if that is skbi's own."""
@@ -341,14 +358,11 @@ def start_at_moments(
     read : callable
         Returns the n sets that belong to z, in batches.
     """
-    k = min(z.shape[1], members[0].flow.n_context)
-    slopes, intercept, _ = regress_on_moments(members[0].summary, z[:, :k], read)
+    targets = members[0].targets(z)[:, : members[0].n_context]
+    slopes, intercept, _ = regress_on_moments(members[0].summary, targets, read)
     for member in members:
         member.summary.start_at(*(to_tensor(a, member.log_weight) for a in (slopes, intercept)))
-        context = _of_sets(member.summary, read)
-        of_context, *rest = regress(context[:, :k], z)
-        n_others = context.shape[1] - k
-        member.flow.start_at(np.pad(of_context, ((0, n_others), (0, 0))), *rest)
+        member.start_at(_of_sets(member.summary, read), z, np.arange(targets.shape[1]))
 
 
 @torch.no_grad()

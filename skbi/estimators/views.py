@@ -23,7 +23,6 @@ from skbi.preprocessing.location import Frame
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
 from skbi.training.ensemble import Ensemble, JointTraining
-from skbi.training.start import regress
 
 __all__ = [
     "MIN_VIEW_WEIGHT",
@@ -112,9 +111,7 @@ def start_views(
         context = member.embed_observations(batch).cpu().double().numpy()
         seen = np.flatnonzero(member.columns.cpu().numpy())
         own, _ = member.to_flow(z, frame)
-        slopes = np.zeros((context.shape[1], z.shape[1]))
-        slopes[seen], *rest = regress(context[:, seen], own.clip(-_FURTHEST, _FURTHEST))
-        member.flow.start_at(slopes, *rest)
+        member.start_at(context, own.clip(-_FURTHEST, _FURTHEST), seen)
 
 
 Examples = Callable[[Tensor, float, Sequence[int]], tuple[Batch, Tensor, Tensor]]
@@ -194,7 +191,7 @@ def log_prob(
     values = []
     for member, context in zip(ensemble.members, contexts, strict=True):
         own, log_scale = member.to_flow(z, frame)
-        density = member.flow.log_prob(to_tensor(own, context), context)
+        density = member.log_prob(to_tensor(own, context), context)
         values.append(density + to_tensor(log_scale, context))
     return ensemble.mix(values)
 

@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 
 from skbi.preprocessing.scales import mean_and_sd
 from skbi.preprocessing.tailed import TailCoordinates
-from skbi.priors import Prior, from_normal, off_bounds, to_normal
+from skbi.priors import Prior, from_normal, log_masses, off_bounds, to_normal
 
 __all__ = ["SD_OF_UNIFORM", "FlatCoordinates", "ParameterMap", "has_flat_prior"]
 
@@ -48,7 +48,8 @@ class ParameterMap:
 
     The first step maps a theta on a bound of the prior to infinity. Such a coordinate is replaced
     by -``edge`` or ``edge``, which is about the outermost coordinate of the training parameters. A
-    discrete parameter is its own coordinate.
+    discrete parameter is its own coordinate, standardised. It has a mass and no density: the log
+    determinant is that of the continuous parameters, and the inverse rounds.
 
     Attributes
     ----------
@@ -112,7 +113,15 @@ class ParameterMap:
         g = off_bounds(prior, to_normal(prior, theta), edge)
         flat = has_flat_prior(prior) if flat_coordinates else np.zeros(g.shape[1], bool)
         g[:, flat] = FlatCoordinates.forward(g[:, flat])[0]
-        return cls(prior, g.mean(axis=0), g.std(axis=0), flat, edge)
+        scale = g.std(axis=0)
+        return cls(prior, g.mean(axis=0), np.where(scale > 0, scale, 1.0), flat, edge)
+
+    @property
+    def discrete(self) -> NDArray[np.bool_]:
+        """Which parameters are discrete, (p,): those of which the prior says so."""
+        if self.prior is None:
+            return np.zeros(len(self.mean), dtype=bool)
+        return np.asarray(self.prior.discrete, dtype=bool)
 
     def scaled(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standardise coordinates (n, p): the third step of the map."""
@@ -123,17 +132,20 @@ class ParameterMap:
 
         Without a prior, that is where `TailCoordinates` have no logarithm.
         """
-        log_det = np.full(len(theta), -np.log(self.scale).sum())
+        log_det = np.full(len(theta), -np.log(self.scale[~self.discrete]).sum())
         if self.prior is None:
             if self.tails is None:
                 return self.scaled(theta), log_det
             y, log_slope = self.tails.forward(theta)
             return self.scaled(y), log_det + log_slope.sum(axis=1)
-        log_prior = np.asarray(self.prior.log_prob(theta), dtype=np.float64)
+        log_prior = np.array(self.prior.log_prob(theta), dtype=np.float64)
         inside = np.isfinite(log_prior)
         g = np.zeros(theta.shape)
         g[inside] = off_bounds(self.prior, to_normal(self.prior, theta[inside]), self.edge)
-        log_normal = -0.5 * (g**2 + math.log(2 * math.pi)).sum(axis=1)
+        log_normal = -0.5 * (g[:, ~self.discrete] ** 2 + math.log(2 * math.pi)).sum(axis=1)
+        if self.discrete.any():
+            masses = log_masses(self.prior, theta[inside]).sum(axis=1)
+            log_prior[inside] -= np.where(np.isfinite(masses), masses, 0)  # or lost to rounding
         g[:, self.flat], log_slope = FlatCoordinates.forward(g[:, self.flat])
         return self.scaled(g), log_det + log_prior - log_normal + log_slope.sum(axis=1)
 
@@ -141,6 +153,7 @@ class ParameterMap:
         """Return theta (n, p), where `forward` has a finite determinant, for any z (n, p)."""
         g = self.mean + self.scale * z
         g[:, self.flat] = FlatCoordinates.inverse(g[:, self.flat])
+        g[:, self.discrete] = g[:, self.discrete].round()
         if self.prior is not None:
             return from_normal(self.prior, g)
         return g if self.tails is None else self.tails.inverse(g)

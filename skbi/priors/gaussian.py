@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from skbi.priors.blocks import MAX_Z
 from skbi.priors.protocol import Prior
 
-__all__ = ["MAX_Z", "clip_to_support", "from_latent", "from_normal", "off_bounds", "to_normal"]
+__all__ = ["clip_to_support", "from_latent", "from_normal", "off_bounds", "to_normal"]
 
-MAX_Z = 37.0  # Phi(-z) is a positive float64 up to here
 _MAX_Z_FROM_CDF = 8.0  # Phi(z) is a float64 below 1 up to here
 
 

@@ -24,6 +24,7 @@ EXPECTED = (
 _OLD = ("cdf", "sf", "ppf", "isf")  # of a frozen distribution, such as stats.norm(0, 1)
 _NEW = ("cdf", "ccdf", "icdf", "iccdf")  # of one such as stats.Normal(mu=0, sigma=1)
 _FAR_TAIL = 1e-9  # quantile of a beta distribution, below which its power law is exact
+_JOINT = "multivariate_normal", "dirichlet"  # of several parameters
 _TESTED = np.array([0.03, 0.2, 0.5, 0.8, 0.97])  # quantiles that identify a distribution
 
 
@@ -162,13 +163,15 @@ def load_marginal(saved: Any) -> Any:
     >>> load_marginal("exp(Normal(mu=np.float64(1.0), sigma=np.float64(2.0)))").icdf(0.5).round(3)
     np.float64(2.718)
     """
+    if isinstance(saved, list):
+        return [load_marginal(each) for each in saved]
     if isinstance(saved, str):
         return _evaluate(ast.parse(saved, mode="eval").body)
     if not isinstance(saved, tuple):
         return saved
     name, args, kwds = saved
     family = getattr(stats, name, None)
-    if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
+    if name not in _JOINT and not isinstance(family, stats.rv_continuous | stats.rv_discrete):
         raise _unknown(name)
     return family(*args, **kwds)
 

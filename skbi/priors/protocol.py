@@ -145,10 +145,7 @@ def _remedy(module: str) -> str:
     """Say what to do about an object of this module that is not a prior."""
     independent = "JointPrior({'theta': scipy.stats.norm(0, 1)})"
     if module.startswith("torch"):
-        return (
-            f"Distributions of torch have no such methods. Name each parameter, {independent}, or "
-            "write a class that calls torch in its methods: help(skbi.Prior) has an example."
-        )
+        return "Distributions of torch need names of parameters: JointPrior({('a', 'b'): prior})."
     return (
         f"Independent parameters are {independent}; for dependent ones write a class with all of "
         "these: help(skbi.Prior) has an example."

@@ -8,13 +8,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
-from skbi.priors import Prior
+from skbi.priors import Prior, bounds_of_values
 from skbi.samplers.info import Array, LogLikelihood, SamplerInfo
 
 __all__ = ["can_enumerate", "discrete_combinations", "enumerate_all"]
 
 _MAX_COMBINATIONS = 100_000
-_TAIL_PROBABILITY = 1e-12  # left out at each end of an infinite support
 
 
 def enumerate_all(
@@ -82,7 +81,7 @@ def can_enumerate(prior: Prior) -> bool:
     """Whether all parameters of a prior are discrete, and their combinations are few enough."""
     if not np.all(prior.discrete):
         return False
-    lowest, highest = _finite_bounds(prior)
+    lowest, highest = bounds_of_values(prior)
     return float(np.prod(highest - lowest + 1)) <= _MAX_COMBINATIONS
 
 
@@ -114,7 +113,7 @@ def discrete_combinations(prior: Prior, max_combinations: int) -> Array:
     >>> discrete_combinations(prior, 100).tolist()
     [[0.0, 3.0], [0.0, 4.0], [1.0, 3.0], [1.0, 4.0]]
     """
-    lowest, highest = _finite_bounds(prior)
+    lowest, highest = bounds_of_values(prior)
     n_combinations = float(np.prod(highest - lowest + 1))
     if n_combinations > max_combinations:
         raise ValueError(
@@ -123,12 +122,3 @@ def discrete_combinations(prior: Prior, max_combinations: int) -> Array:
         )
     values = [np.arange(low, high + 1) for low, high in zip(lowest, highest, strict=True)]
     return np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, len(values))
-
-
-def _finite_bounds(prior: Prior) -> tuple[Array, Array]:
-    """Return the lowest and the highest value of each discrete parameter to enumerate."""
-    bounds = np.asarray(prior.support, dtype=np.float64)[prior.discrete].T
-    tails = np.outer([_TAIL_PROBABILITY, 1 - _TAIL_PROBABILITY], np.ones(len(prior.names)))
-    quantiles = np.asarray(prior.ppf(tails))[:, prior.discrete]
-    lowest, highest = np.where(np.isfinite(bounds), bounds, quantiles)
-    return lowest, highest

@@ -154,9 +154,9 @@ def _combinations_and_log_mass(prior: Prior) -> tuple[Array, Array]:
             f"independent; got {type(prior).__name__}. Use sampler='smc'."
         )
     combinations = discrete_combinations(prior, _MAX_COMBINATIONS)
-    marginals = np.array(list(prior.marginals.values()), dtype=object)[prior.discrete]
-    log_mass = [m.logpmf(c) for m, c in zip(marginals, combinations.T, strict=True)]
-    return combinations, np.sum(log_mass, axis=0)
+    theta = np.zeros((len(combinations), len(prior.names)))
+    theta[:, prior.discrete] = combinations
+    return combinations, prior.log_masses(theta).sum(axis=1)
 
 
 def population_monte_carlo(

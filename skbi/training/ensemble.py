@@ -58,13 +58,13 @@ class Member(nn.Module):
 
 
 class DensityMember(Member):
-    """A member that is a conditional density, by a flow.
+    """A member that is a conditional density, by a flow (None if all it describes is discrete).
 
     A subclass embeds what the density is conditioned on: ``embed_observations`` for a posterior,
     ``embed_parameters`` for a likelihood, both (n, ``flow.n_context``).
     """
 
-    def __init__(self, flow: ConditionalFlow) -> None:
+    def __init__(self, flow: ConditionalFlow | None) -> None:
         super().__init__()
         self.flow = flow
 
@@ -76,10 +76,15 @@ class DensityMember(Member):
         """Turn draws of the flow's base (n, draws, k) into draws of the density."""
         return self.flow.inverse(u, context)[0]
 
+    def draw(self, u: Tensor, context: Tensor, rng: np.random.Generator) -> Tensor:
+        """Turn standard normal u (n, draws, k) into draws of the density."""
+        return self.inverse(self.flow.scale_draws(u, rng), context)
+
     def reset(self) -> None:
         """Forget the mixture weight and the width of the flow's base."""
         super().reset()
-        self.flow.set_base()
+        if self.flow is not None:
+            self.flow.set_base()
 
 
 class Ensemble:
@@ -150,8 +155,7 @@ class Ensemble:
         z = np.empty(shape)
         for i, (member, context) in enumerate(zip(self.members, contexts, strict=True)):
             columns = np.flatnonzero(chosen == i)
-            scaled = member.flow.scale_draws(u[:, columns], rng)
-            drawn = member.inverse(scaled, context).double().cpu().numpy()
+            drawn = member.draw(u[:, columns], context, rng).double().cpu().numpy()
             z[:, columns] = drawn if restore is None else restore(member, drawn)
         return z
 
@@ -257,7 +261,7 @@ class JointTraining(nn.Module):
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
         self.flow, self._flows = None, []  # a list is not registered as a submodule
-        if isinstance(members[0], DensityMember):
+        if getattr(members[0], "flow", None) is not None:
             self._flows = [member.flow for member in members]
             self.flow = stack(self._flows)
             for member in members:

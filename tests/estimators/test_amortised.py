@@ -37,6 +37,11 @@ def test_parameters_without_a_density_are_refused_by_name(kind):
     theta = np.random.default_rng(0).dirichlet([2, 2, 2], size=50)
     with pytest.raises(ValueError, match="combination of the parameters"):
         kind(max_iter=1).fit(theta, theta)
+
+
+@pytest.mark.parametrize("kind", [FMPEEstimator, CMPEEstimator])
+def test_discrete_parameters_are_refused_by_name(kind):
+    theta = np.random.default_rng(0).normal(size=(50, 2))
     prior = JointPrior({"a": stats.bernoulli(0.5), "b": stats.norm()})
     name = kind.__name__.removesuffix("Estimator")
     with pytest.raises(ValueError, match=rf"\['a'\] are discrete, and {name} learns"):

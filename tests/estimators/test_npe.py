@@ -332,13 +332,6 @@ def test_missing_entries_can_be_masked():
     assert npe.sample_posterior([[0.3, np.nan]], 1000).std() > 0.5
 
 
-def test_discrete_parameters_are_sent_to_nle():
-    prior = DoubleMoonSimulator.prior("event")
-    theta, X = simulate(prior, DoubleMoonSimulator(n_points=1), 20, random_state=0)
-    with pytest.raises(ValueError, match=r"\['d'\] are discrete.*NLEEstimator"):
-        NPEEstimator(prior=prior).fit(theta, X)
-
-
 def test_log_prob_needs_pairs(on_sets):
     npe, theta, X = on_sets
     with pytest.raises(ValueError, match="as many as theta has rows, 3; got 2"):

@@ -39,7 +39,7 @@ def test_one_message_names_what_a_prior_lacks(name):
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (torch.distributions.Normal(0.0, 1.0), r"torch.*lacks.*JointPrior\(\{'theta': scipy"),
+        (torch.distributions.Normal(0.0, 1.0), r"torch.*lacks.*JointPrior\(\{\('a', 'b'\): prior"),
         (stats.norm(0, 1), r"rv_continuous_frozen, which lacks.*JointPrior\(\{'theta'"),
         ({"a": stats.norm()}, r"builtins.dict, which lacks.*JointPrior\(\{'theta'"),
         (Hierarchical, "got the class Hierarchical. Call it first"),
