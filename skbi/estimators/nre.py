@@ -351,8 +351,8 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
         """
         raise AttributeError(
             "NREEstimator has no log_evidence: it learns p(X | theta) / p(X), and p(X) stays "
-            "unknown. Use NLEEstimator, or simulate from all models, with the model as a discrete "
-            "parameter."
+            "unknown. Use NLEEstimator, or learn the model from simulations of all models with "
+            "ModelClassifier."
         )
 
     # ---- fitting
