@@ -48,7 +48,6 @@ class AmortisedPosterior(BaseSBIEstimator):
     """Base of the estimators that learn the posterior of every observation at once."""
 
     _joblib_prefer = "threads"  # the networks do the work, and free the interpreter
-    _learns_discrete: ClassVar[bool] = False  # whether parameters may be discrete
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseSBIEstimator._parameter_constraints,

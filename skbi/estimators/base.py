@@ -80,6 +80,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
 
     loss_name: ClassVar[str] = "loss"  # what `loss_curve_` holds, for pictures
     _resumes_on_constant_parameters: ClassVar[bool] = False
+    _learns_discrete: ClassVar[bool] = False  # posteriors of discrete parameters, by their masses
 
     # ---- what an estimator says of itself
 
@@ -372,7 +373,7 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             check_theta_under_prior(self.prior, theta, names)
             names = self.prior.names
         constant = (theta == theta[0]).all(axis=0)
-        if self.prior is not None and not constant.all():
+        if self._learns_discrete and self.prior is not None and not constant.all():
             constant &= ~np.asarray(self.prior.discrete)  # simulations may make these certain
         if constant.any() and not (resumed and self._resumes_on_constant_parameters):
             column = int(constant.argmax())
