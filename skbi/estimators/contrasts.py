@@ -38,7 +38,6 @@ from skbi.training.ensemble import Ensemble, JointTraining
 __all__ = ["ContrastiveLoss", "Contrasts", "imbalance", "log_mean", "nre_a", "nre_c"]
 
 _VALIDATION_ROWS = 500  # evaluated at a time
-_LEAST_WEIGHT = 1e-30  # of half of the rows, which may be none
 
 
 def nre_c(own: Tensor, contrasts: Tensor, log_weights: Tensor, gamma: float = 1.0) -> Tensor:
@@ -76,18 +75,10 @@ def nre_a(own: Tensor, contrasts: Tensor, log_weights: Tensor) -> Tensor:
 
 
 def imbalance(own: Tensor, contrasts: Tensor, log_weights: Tensor, row_weights: Tensor) -> Tensor:
-    """Return (E_pairs sigmoid f + E_contrasts sigmoid f - 1)^2, (..., 1), without bias.
-
-    It is the product of the means of two halves of the rows: the square of one mean would also be
-    paid for the variance of the mean, which is smallest for a ratio that says nothing.
-    """
+    """Return (E_pairs sigmoid f + E_contrasts sigmoid f - 1)^2, (..., 1)."""
     of_contrasts = (contrasts.sigmoid() * log_weights.softmax(-1)).sum(-1)
-    excess = row_weights * (own.sigmoid() + of_contrasts - 1)
-    means = [
-        excess[..., half].sum(-1, keepdim=True) / row_weights[half].sum().clamp(min=_LEAST_WEIGHT)
-        for half in (slice(None, None, 2), slice(1, None, 2))
-    ]
-    return means[0] * means[1]
+    both = (row_weights * (own.sigmoid() + of_contrasts)).sum(-1, keepdim=True)
+    return (both / row_weights.sum() - 1).square()
 
 
 @dataclass
