@@ -140,16 +140,7 @@ def sequential(
         check_n_samples(number)
     check_on_error(on_error)
     check_prior(prior)
-    if isinstance(estimator, CMPEEstimator):
-        raise ValueError(
-            "Rounds simulate where the posterior has density, and CMPE has no density. Use "
-            "FMPEEstimator or NPEEstimator."
-        )
-    if getattr(estimator, "augment", 0):
-        raise ValueError(
-            "augment makes pairs at draws of the whole prior, and rounds learn where they simulate "
-            "only. Set augment=0."
-        )
+    _check_estimator(estimator)
     rng, X_obs = as_generator(random_state), np.asarray(X_obs)
     missing = getattr(estimator, "missing", "error")
     options = {"n_jobs": n_jobs, "rng": rng, "on_error": on_error, "missing": missing}
@@ -259,6 +250,20 @@ class Region:
         raise RuntimeError(
             f"Of {_MAX_TRIES * n} draws near the posterior {n_found} lie inside it, {n} were asked "
             "for: it is too narrow for truncated rounds. Use fewer rounds."
+        )
+
+
+def _check_estimator(estimator: Estimator) -> None:
+    """Refuse estimators that cannot learn in rounds."""
+    if isinstance(estimator, CMPEEstimator):
+        raise ValueError(
+            "Rounds simulate where the posterior has density, and CMPE has no density. Use "
+            "FMPEEstimator or NPEEstimator."
+        )
+    if getattr(estimator, "augment", 0):
+        raise ValueError(
+            "augment makes pairs at draws of the whole prior, and rounds learn where they simulate "
+            "only. Set augment=0."
         )
 
 
