@@ -1,10 +1,13 @@
-"""See behind blurred and noisy pictures of digits: 64 pixels, each a parameter.
+"""Digits behind blur and noise
+============================
+
+See behind blurred and noisy pictures of digits: 64 pixels, each a parameter.
 
 Digits of scikit-learn, 8 x 8 pixels, are blurred by one pixel and read with noise. What they were
 is uncertain, and the posterior of all pixels is learnt from 10,000 simulations. The pictures to
 learn from are drawn from a mixture of ten Gaussians that is as wide as the digits are, so that the
 exact posterior is known. The example takes about eight minutes on two cores and writes two pictures
-to the folder `pictures` beside this file:
+to the folder `pictures` beside this file::
 
     pip install -c tests/constraints.txt -e ".[plot]" && python -m examples.digits_denoising
 """

@@ -1,9 +1,15 @@
-"""Run skbi on a Dask cluster: simulate, calibrate, sample many posteriors, search for settings.
+"""A Dask cluster
+==============
 
-pip install -c tests/constraints.txt -e ".[distributed]" && python examples/distributed_dask.py
+Run skbi on a Dask cluster: simulate, calibrate, sample many posteriors, search for settings.
+
+::
+
+    pip install -c tests/constraints.txt -e ".[distributed]"
+    python examples/distributed_dask.py
 
 None of the four calls mentions the cluster, and each gives the same numbers without one. The
-example takes about two minutes. For a real cluster replace LocalCluster:
+example takes about two minutes. For a real cluster replace LocalCluster::
 
     Client("tcp://scheduler:8786")              # a scheduler that runs already
     Client(dask_jobqueue.SLURMCluster(...))     # workers as batch jobs, after cluster.scale(100)

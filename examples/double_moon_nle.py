@@ -1,8 +1,11 @@
-"""Learn the likelihood of double moon events; infer the parameters behind 500 observed ones.
+"""The double moon by NLE
+======================
+
+Learn the likelihood of double moon events; infer the parameters behind 500 observed ones.
 
 An event is one point on one of two noisy arcs. It has three parameters: which arc it lies on (d, 0
 or 1), the standard deviation sigma of the noise, and the vertical dilation t. The example takes
-about two minutes on two cores and writes four pictures to the folder `pictures` beside this file:
+about two minutes on two cores and writes four pictures to the folder `pictures` beside this file::
 
     pip install -c tests/constraints.txt -e ".[plot]" && python examples/double_moon_nle.py
 """

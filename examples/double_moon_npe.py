@@ -1,9 +1,12 @@
-"""Learn the posterior of the double moon from 10,000 simulations, and see whether to trust it.
+"""The double moon by NPE
+======================
+
+Learn the posterior of the double moon from 10,000 simulations, and see whether to trust it.
 
 A set of 200 points lies on two noisy arcs. It has three parameters: the fraction d of points on the
 upper arc, the standard deviation sigma of the noise, and the vertical dilation t. The example takes
 about four minutes on two cores. It writes five pictures to the folder `pictures` beside this file,
-and a report of everything that a careful referee would ask, double_moon_npe.html:
+and a report of everything that a careful referee would ask, double_moon_npe.html::
 
     pip install -c tests/constraints.txt -e ".[plot]" && python examples/double_moon_npe.py
 

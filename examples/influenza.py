@@ -1,4 +1,7 @@
-"""An outbreak of influenza in a boarding school: NPE on the curve of boys in bed.
+"""Influenza in a boarding school
+==============================
+
+An outbreak of influenza in a boarding school: NPE on the curve of boys in bed.
 
 In January 1978 influenza spread through a boarding school of 763 boys in the north of England. The
 number of boys in bed was reported for 14 days. How fast did it spread, how long were the boys
@@ -8,7 +11,7 @@ boy goes to bed, and a boy in bed gets up after two stages of illness. The curve
 a series, as it is. NRE learns from the same simulations in another way, and should agree.
 
 The example takes about three minutes on two cores and writes two pictures to the folder `pictures`
-beside this file:
+beside this file::
 
     pip install -c tests/constraints.txt -e ".[plot]" && python examples/influenza.py
 

@@ -1,4 +1,7 @@
-"""How large was a population, and when did it shrink? NPE with msprime, a coalescent simulator.
+"""A population that shrank
+========================
+
+How large was a population, and when did it shrink? NPE with msprime, a coalescent simulator.
 
 A population of size N0 today had size N1 before some time T (in generations). We observe ten
 diploid genomes of one megabase through their site frequency spectrum: the number of sites at which
@@ -7,9 +10,10 @@ about 1.3. It is a nuisance parameter: it is drawn and left out of theta, so tha
 marginal over it.
 
 One simulation takes from 10 ms to 1 s. The example takes about three minutes on two cores and
-writes three pictures to the folder `pictures` beside this file:
+writes three pictures to the folder `pictures` beside this file::
 
-pip install -c tests/constraints.txt -e ".[plot,examples]" && python examples/msprime_bottleneck.py
+    pip install -c tests/constraints.txt -e ".[plot,examples]"
+    python examples/msprime_bottleneck.py
 
 Kelleher, Etheridge and McVean, Efficient coalescent simulation and genealogical analysis for large
 sample sizes, 2016, https://doi.org/10.1371/journal.pcbi.1004842.

@@ -1,4 +1,7 @@
-"""How rough is a field? NPE on images of a Gaussian random field, beside the exact posterior.
+"""A random field
+==============
+
+How rough is a field? NPE on images of a Gaussian random field, beside the exact posterior.
 
 Maps of the sky, of a surface or of a turbulent flow are often described by the power spectrum of a
 Gaussian random field: power A (k / 4)^-slope at k periods an image. Here an image has 32 x 32
@@ -7,7 +10,7 @@ independent, so that the exact posterior of amplitude and slope can be computed 
 given the images, as they are.
 
 The example takes about four minutes on two cores and writes two pictures to the folder `pictures`
-beside this file:
+beside this file::
 
     pip install -c tests/constraints.txt -e ".[plot]" && python -m examples.random_field
 

@@ -47,6 +47,10 @@ class ConditionalPosterior:
     ValueError
         If there is no such parameter, or if none is left.
 
+    See Also
+    --------
+    PosteriorDisplay : Draws a picture with ``given=``.
+
     Examples
     --------
     >>> class Exact:  # two parameters with a correlation of 0.8, whatever x

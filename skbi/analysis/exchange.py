@@ -42,6 +42,11 @@ def posterior_frame(
     ImportError
         If pandas is not installed.
 
+    See Also
+    --------
+    posterior_summary : A table of each parameter.
+    to_arviz : Draws, data and predictions for arviz.
+
     Examples
     --------
     >>> class Exact:  # theta ~ N(0, 1), x ~ N(theta, 1): the posterior is N(x / 2, 1 / 2)
@@ -100,6 +105,11 @@ def posterior_summary(
         If pandas is not installed.
     ValueError
         If a probability does not lie between 0 and 1.
+
+    See Also
+    --------
+    posterior_frame : The draws.
+    map_estimate : Where the density is highest.
 
     Examples
     --------
@@ -176,6 +186,10 @@ def to_arviz(
         If arviz-base is not installed.
     ValueError
         If X_obs holds several observations.
+
+    See Also
+    --------
+    posterior_frame : The draws alone, for pandas.
 
     Examples
     --------

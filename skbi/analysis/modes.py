@@ -61,6 +61,10 @@ def map_estimate(
     ValueError
         If a parameter is discrete, or an option cannot be used.
 
+    See Also
+    --------
+    posterior_summary : Means, medians and intervals.
+
     Examples
     --------
     >>> class Exact:  # theta ~ N(0, 1), x ~ N(theta, 1): the posterior is N(x / 2, 1 / 2)

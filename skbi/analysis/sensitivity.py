@@ -107,6 +107,10 @@ def prior_sensitivity(
     UserWarning
         If k exceeds 0.7: fit again under the other prior.
 
+    See Also
+    --------
+    posterior_summary : The posterior under the prior of the fit.
+
     References
     ----------
     Kallioinen et al., Detecting and diagnosing prior and likelihood sensitivity with power-scaling,

@@ -81,6 +81,10 @@ def c2st_score(
         If the samples differ in width, are not finite, or have fewer than ``cv`` rows, or if there
         is no such classifier.
 
+    See Also
+    --------
+    lc2st : A test at an observation, without reference draws.
+
     References
     ----------
     .. [1] Lueckmann et al., Benchmarking simulation-based inference, 2021,
@@ -248,6 +252,11 @@ def lc2st(
         If the classifier has no ``predict_proba``.
     ValueError
         If an option or an array cannot be used.
+
+    See Also
+    --------
+    LC2STDisplay : Where the posterior is wrong.
+    c2st_score : Two samples, without observations.
 
     References
     ----------

@@ -45,8 +45,9 @@ def coverage_score(
 ) -> Any:
     """Score how well the coverage of credible regions agrees with their probability; 1 is best.
 
-    The score is 1 - 2 * mean |empirical - nominal coverage| over all nominal coverages. The prior
-    itself scores 1, so read the score together with the held-out log density, ``estimator.score``.
+    The score is one minus twice the mean absolute difference of empirical and nominal coverage,
+    over all nominal coverages. The prior itself scores 1, so read the score together with the
+    held-out log density, ``estimator.score``.
 
     The function has the signature of a scikit-learn scorer: write ``GridSearchCV(npe, ...,
     scoring=coverage_score)``, or ``functools.partial(coverage_score, random_state=0)`` for a search
@@ -99,6 +100,11 @@ def coverage_score(
         If an option or an array cannot be used.
     TypeError
         If ``kind="hpd"`` and the estimator has no density.
+
+    See Also
+    --------
+    CoverageDisplay : The curve behind the score.
+    calibration_report : Each parameter in words.
 
     References
     ----------
@@ -196,6 +202,11 @@ def coverage_curve(
     ValueError
         If an option or an array cannot be used.
 
+    See Also
+    --------
+    coverage_score : One number.
+    CoverageDisplay : A picture.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
@@ -254,6 +265,10 @@ def tarp_curve(
     empirical : ndarray, shape (m, 1)
     lower, upper : ndarray, shape (m,)
         As in `coverage_curve`.
+
+    See Also
+    --------
+    coverage_score : The same with ``kind="tarp"``, as one number.
 
     References
     ----------

@@ -76,6 +76,10 @@ def energy_score(
     ValueError
         If an option or an array cannot be used.
 
+    See Also
+    --------
+    coverage_score : Calibration, which the energy score mixes with sharpness.
+
     References
     ----------
     Gneiting and Raftery, Strictly proper scoring rules, prediction, and estimation, 2007,

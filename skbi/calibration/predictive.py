@@ -82,6 +82,11 @@ def posterior_predictive(
     UserWarning
         If replications failed: how many, how, and whether that depends on theta.
 
+    See Also
+    --------
+    PredictiveDisplay : A picture, beside the observation.
+    misspecification_score : Whether the observation is like the simulations.
+
     Examples
     --------
     >>> from skbi import DoubleMoonSimulator, NPEEstimator, simulate
@@ -233,6 +238,11 @@ def misspecification_score(estimator: Any, X_obs: Any) -> Any:
     ------
     TypeError
         If the estimator has no ``typicality``.
+
+    See Also
+    --------
+    posterior_predictive : Data to compare with the observation.
+    diagnose : All checks in one call.
 
     References
     ----------

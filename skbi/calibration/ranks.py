@@ -53,6 +53,11 @@ def sbc_ranks(
     -------
     ndarray of int, shape (n, p)
 
+    See Also
+    --------
+    RankDisplay : A picture of the ranks.
+    uniformity_test : Their p-values.
+
     References
     ----------
     Talts et al., Validating Bayesian inference algorithms with simulation-based calibration, 2018,
@@ -108,6 +113,11 @@ def uniformity_test(ranks: ArrayLike, n_samples: int) -> NDArray[np.float64]:
     -------
     ndarray, shape (p,)
         One p-value for each parameter. A value below 1e-10 is an upper bound.
+
+    See Also
+    --------
+    sbc_ranks : The ranks.
+    ecdf_band : The band of the same test.
 
     References
     ----------
@@ -169,6 +179,11 @@ def ecdf_band(
     Returns
     -------
     lower, upper : ndarray, shape (m,)
+
+    See Also
+    --------
+    uniformity_test : The p-values of the same test.
+    RankDisplay : A picture with the band.
 
     References
     ----------

@@ -171,6 +171,11 @@ def calibration_report(
     ValueError
         If there are fewer than two runs, or if an option or an array cannot be used.
 
+    See Also
+    --------
+    diagnose : All checks in one call.
+    coverage_score : One number.
+
     References
     ----------
     Talts et al., Validating Bayesian inference algorithms with simulation-based calibration, 2018,

@@ -125,6 +125,11 @@ def diagnose(
     ValueError
         If an option or an array cannot be used.
 
+    See Also
+    --------
+    calibration_report : Calibration alone.
+    lc2st : The test at the observation alone.
+
     References
     ----------
     Gelman et al., Bayesian workflow, 2020, https://arxiv.org/abs/2011.01808; Deistler et al.,

@@ -114,6 +114,10 @@ class CMPEEstimator(TransportEstimator):
     best_validation_score_ : float or None
         That of the fitted ensemble.
 
+    See Also
+    --------
+    FMPEEstimator : Has a density, and draws more slowly.
+
     References
     ----------
     Schmitt et al., Consistency models for scalable and fast simulation-based inference, 2023,

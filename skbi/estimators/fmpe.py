@@ -121,6 +121,11 @@ class FMPEEstimator(ScoredByDensity, TransportEstimator):
     best_validation_score_ : float or None
         That of the fitted mean velocity. It is no log density, as `score` is.
 
+    See Also
+    --------
+    NPEEstimator : For up to about ten parameters.
+    CMPEEstimator : Draws in ten steps, without a density.
+
     References
     ----------
     Wildberger et al., Flow matching for scalable simulation-based inference, 2023,

@@ -174,6 +174,11 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
     best_validation_score_ : float or None
         That of the fitted mixture, each member with the weights of its own best epoch.
 
+    See Also
+    --------
+    NLEEstimator : Learns the likelihood, for any number of points.
+    FMPEEstimator : For tens to hundreds of parameters.
+
     References
     ----------
     Papamakarios and Murray, Fast epsilon-free inference of simulation models with Bayesian

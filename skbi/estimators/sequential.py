@@ -117,6 +117,10 @@ def sequential(
         At the end, if simulations failed: how many in all rounds together, how, and whether that
         depends on theta.
 
+    See Also
+    --------
+    simulate : All simulations at once, from the prior.
+
     References
     ----------
     Deistler et al., Truncated proposals for scalable and hassle-free simulation-based inference,

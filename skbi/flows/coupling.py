@@ -60,7 +60,7 @@ class Coupling(Layer):
     @staticmethod
     @abstractmethod
     def transform(x: Tensor, values: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Map x (batch, k, n) by its values (batch, k, n_values, n or 1); also log |dy/dx|."""
+        """Map x (batch, k, n) by its values (batch, k, n_values, n or 1); also ``log |dy/dx|``."""
 
     def forward(self, z: Tensor, hidden: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """Move the second half of z."""

@@ -61,7 +61,7 @@ class Layer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor, hidden: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Map columns z (batch, p, n) to (u, log |det du/dz|), (batch, p, n) and (batch, n).
+        """Map columns z (batch, p, n) to (u, ``log |det du/dz|``), (batch, p, n) and (batch, n).
 
         ``hidden`` (batch, n_hidden, n or 1) and ``output`` (batch, n_output, n or 1) are what the
         context adds.
@@ -69,7 +69,7 @@ class Layer(nn.Module, ABC):
 
     @abstractmethod
     def inverse(self, u: Tensor, hidden: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo `forward`: map u to (z, log |det dz/du|)."""
+        """Undo `forward`: map u to (z, ``log |det dz/du|``)."""
 
 
 class ConditionalFlow(nn.Module, ABC):
@@ -137,12 +137,12 @@ class ConditionalFlow(nn.Module, ABC):
         """Make the i-th layer, which starts at the identity where its ``output`` is zero."""
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Map z to (u, log |det du/dz|); log_det has z's shape less the last axis."""
+        """Map z to (u, ``log |det du/dz|``); log_det has z's shape less the last axis."""
         u, log_det = self._forward(*_columns(z, context))
         return u.mT.reshape(z.shape), log_det.reshape(z.shape[:-1])
 
     def inverse(self, u: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Map u to (z, log |det dz/du|)."""
+        """Map u to (z, ``log |det dz/du|``)."""
         z, context = _columns(u, context)
         steps, shift, log_scale = self._project(context)
         log_det = -log_scale.sum(dim=1)

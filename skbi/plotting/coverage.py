@@ -44,6 +44,11 @@ class CoverageDisplay:
     ax_ : Axes or ndarray of Axes
     figure_ : Figure
 
+    See Also
+    --------
+    coverage_score : One number.
+    RankDisplay : The same runs as ranks.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)

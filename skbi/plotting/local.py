@@ -39,6 +39,10 @@ class LC2STDisplay:
     ax_ : ndarray of Axes, shape (p, p)
     figure_ : Figure
 
+    See Also
+    --------
+    lc2st : The test.
+
     References
     ----------
     Linhart et al., L-C2ST: Local diagnostics for posterior approximations in simulation-based

@@ -33,6 +33,10 @@ class LossCurveDisplay:
     ax_ : Axes
     figure_ : Figure
 
+    See Also
+    --------
+    diagnose : Says whether training was long enough.
+
     Examples
     --------
     >>> LossCurveDisplay.from_predictions([3.0, 2.0, 1.5], [-3.1, -2.2, -1.8]).ax_.get_xlabel()

@@ -53,6 +53,10 @@ class PosteriorDisplay:
     ax_ : ndarray of Axes, shape (p, p)
     figure_ : Figure
 
+    See Also
+    --------
+    posterior_summary : The same in numbers.
+
     Examples
     --------
     >>> draws = np.random.default_rng(0).normal(size=(500, 2))

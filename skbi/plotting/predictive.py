@@ -71,6 +71,10 @@ class PredictiveDisplay:
     ax_ : Axes or ndarray of Axes
     figure_ : Figure
 
+    See Also
+    --------
+    posterior_predictive : The replications.
+
     References
     ----------
     Gabry et al., Visualization in Bayesian workflow, 2017, https://arxiv.org/abs/1709.01449;

@@ -43,6 +43,11 @@ class RankDisplay:
     ax_ : Axes or ndarray of Axes
     figure_ : Figure
 
+    See Also
+    --------
+    sbc_ranks : The ranks.
+    uniformity_test : Their p-values.
+
     References
     ----------
     Talts et al., Validating Bayesian inference algorithms with simulation-based calibration, 2018,

@@ -135,6 +135,10 @@ class RecoveryDisplay(_RecoveryPanels):
     ax_ : Axes or ndarray of Axes
     figure_ : Figure
 
+    See Also
+    --------
+    ContractionDisplay : How much is learnt, and how far means are off.
+
     References
     ----------
     Radev et al., BayesFlow: Learning complex stochastic models with invertible neural networks,
@@ -184,6 +188,10 @@ class ContractionDisplay(_RecoveryPanels):
     ----------
     ax_ : Axes or ndarray of Axes
     figure_ : Figure
+
+    See Also
+    --------
+    RecoveryDisplay : Posteriors against truths.
 
     References
     ----------

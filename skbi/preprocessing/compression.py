@@ -137,7 +137,7 @@ class Compression:
     gaps : Gaps or None
         What fills missing entries, with a mask.
     direct, absolute : Directions
-        Of x and of |x|.
+        Of x and of ``|x|``.
     location : Location or None
         None for many parameters.
     scaling : FeatureMap

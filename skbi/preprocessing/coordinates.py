@@ -128,7 +128,7 @@ class ParameterMap:
         return (coordinates - self.mean) / self.scale
 
     def forward(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """Return z (n, p) and log |det dz/dtheta| (n,), which is -inf outside the support.
+        """Return z (n, p) and ``log |det dz/dtheta|`` (n,), which is -inf outside the support.
 
         Without a prior, that is where `TailCoordinates` have no logarithm.
         """

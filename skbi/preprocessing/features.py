@@ -198,11 +198,11 @@ class FeatureMap:
         return torch.where(logs, ((size + noise * width).log() - mean) / scale, added)
 
     def volume(self) -> tuple[float, NDArray[np.float64]]:
-        """Return c and s (d,) of log |det dX/dx| = c + x @ s."""
+        """Return c and s (d,) of ``log |det dX/dx| = c + x @ s``."""
         constant = np.log(self.scale).sum() + self.mean[self.log_columns].sum()
         return float(constant), np.where(self.log_columns, self.scale, 0.0)
 
     def log_volume(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return log |det dX/dx| (N,) at x (N, d), for a map without asinh columns and mask."""
+        """Return ``log |det dX/dx|`` (N,) at x (N, d), for a map without asinh columns and mask."""
         constant, slopes = self.volume()
         return constant + x @ slopes

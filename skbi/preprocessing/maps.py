@@ -179,7 +179,7 @@ class Maps:
     def to_density(
         self, points: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return points (N, d) as a density describes them, and log |p(X) / p(y)|, (N,)."""
+        """Return points (N, d) as a density describes them, and ``log |p(X) / p(y)|``, (N,)."""
         x = self.X.forward(points)
         log_ratio = -self.X.log_volume(x)
         if self.projection is None:

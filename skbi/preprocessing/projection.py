@@ -61,7 +61,7 @@ class Projection:
         return self.directions.axes.shape[0] - self.directions.axes.shape[1]
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map x (n, d) to y (n, k + 1), with log |p(x) / p(y)|, (n,)."""
+        """Map x (n, d) to y (n, k + 1), with ``log |p(x) / p(y)|``, (n,)."""
         parts = self.directions.mean, self.directions.noise, self.directions.axes
         mean, noise, axes = (to_tensor(part, x) for part in parts)
         white, m = (x - mean) / noise, self._n_rest

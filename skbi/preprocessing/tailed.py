@@ -86,7 +86,7 @@ class TailCoordinates:
         return found if sign.any() or found.asinh.any() else None
 
     def forward(self, theta: Array) -> tuple[Array, Array]:
-        """Return y (n, p) and log |dy/dtheta| (n, p), which is -inf where no logarithm exists."""
+        """Return y and ``log |dy/dtheta|``, both (n, p); -inf where no logarithm exists."""
         y, log_slope = theta.astype(np.float64), np.zeros(theta.shape)  # a copy
         logs = self.sign != 0
         size = self.sign[logs] * theta[:, logs]

@@ -52,6 +52,10 @@ class JointPrior:
     ValueError
         If the parameters of a marginal are invalid, or if they are arrays.
 
+    See Also
+    --------
+    Prior : What a prior of your own must have.
+
     Examples
     --------
     >>> from scipy import stats

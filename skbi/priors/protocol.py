@@ -38,6 +38,10 @@ class Prior(Protocol):
     support : ndarray, shape (p, 2)
         Lower and upper bound of each parameter, infinite where there is none.
 
+    See Also
+    --------
+    JointPrior : Independent parameters, and groups with distributions of scipy or torch.
+
     References
     ----------
     .. [1] Rosenblatt, "Remarks on a Multivariate Transformation" (1952),

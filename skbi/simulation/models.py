@@ -71,6 +71,10 @@ def simulate_models(
     RuntimeError
         As of `simulate`.
 
+    See Also
+    --------
+    ModelClassifier : Learns which model made an observation.
+
     Examples
     --------
     >>> from scipy import stats

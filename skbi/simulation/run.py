@@ -139,6 +139,11 @@ def simulate(
         If failures depend on theta, with what NPE and NLE learn from the pairs that are left. Also
         if simulations failed and no report is returned.
 
+    See Also
+    --------
+    simulate_models : Simulations of several models.
+    sequential : Simulations in rounds, for one observation.
+
     Notes
     -----
     *Global generators.* Those of Python's random, numpy and torch are seeded for every simulation,

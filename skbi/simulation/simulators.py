@@ -50,6 +50,10 @@ class DoubleMoonSimulator(TransformerMixin, BaseEstimator):
     random_state : int, SeedSequence, Generator, RandomState or None, default=None
         The only source of randomness. An integer gives the same data at every call.
 
+    See Also
+    --------
+    FunctionSimulator : A simulator of your own.
+
     Examples
     --------
     >>> simulator = DoubleMoonSimulator(n_points=50, random_state=0)
@@ -195,6 +199,10 @@ class FunctionSimulator(TransformerMixin, BaseEstimator):
     feature_names_out_ : ndarray of str, shape (d,)
         Names of an observation's columns. It exists after `fit`, which calls the function on one
         row.
+
+    See Also
+    --------
+    simulate : Takes plain functions of one row, too, and runs them in parallel.
 
     Notes
     -----
