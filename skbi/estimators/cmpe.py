@@ -56,7 +56,7 @@ class CMPEEstimator(TransportEstimator):
         not compressed where there are more than 20 parameters.
     n_summary_features : int, default=32
         Width of the `DeepSet` of sets, and of what convolutions of series or images give.
-    n_steps : int, default=10
+    n_steps : int, default=3
         Steps of a draw, one evaluation each.
     n_estimators : int, default=1
         Members of an ensemble, trained together; each draw is from one of them.
@@ -156,7 +156,7 @@ class CMPEEstimator(TransportEstimator):
         max_time: float = 10.0,
         summary: str | TransformerMixin | nn.Module = "auto",
         n_summary_features: int = 32,
-        n_steps: int = 10,
+        n_steps: int = 3,
         n_estimators: int = 1,
         batch_size: int | str = "auto",
         learning_rate_init: float | str = "auto",

@@ -22,7 +22,15 @@ from torch import Tensor
 
 from skbi.estimators.residuals import ResidualRows, TransportMember
 
-__all__ = ["MIN_TIME", "ConsistencyLoss", "consistency", "draw_in_steps", "energies", "time_grid"]
+__all__ = [
+    "MIN_TIME",
+    "ConsistencyLoss",
+    "consistency",
+    "draw_in_steps",
+    "draw_times",
+    "energies",
+    "time_grid",
+]
 
 MIN_TIME = 1e-3
 _RHO = 7.0  # of the grid of times: the larger, the finer it is at small times
@@ -30,13 +38,26 @@ _HUBER = 0.03  # c over sqrt(p)
 _LOG_TIME_MEAN, _LOG_TIME_SD = -1.1, 2.0  # of the normal that times are drawn by
 _FIRST_INTERVALS, _N_REFINEMENTS = 10, 4  # of the grid, whose intervals are halved so often
 _N_DRAWS, _N_STEPS = 4, 2  # that validation rows are judged by
-_MAX_ROWS = 500  # of them at a time
+_LAST_TIME = 0.25  # of draws in more than one step
+_MAX_ROWS = 500  # validation rows drawn for at a time
 
 
 def time_grid(n: int, max_time: float, *, like: Tensor) -> Tensor:
     """Return n + 1 times from `MIN_TIME` to ``max_time``, as the seventh power of an even grid."""
     low, high = MIN_TIME ** (1 / _RHO), max_time ** (1 / _RHO)
     return torch.linspace(low, high, n + 1, dtype=like.dtype, device=like.device) ** _RHO
+
+
+def draw_times(n: int, max_time: float, *, like: Tensor) -> Tensor:
+    """Return the n times of a draw, from ``max_time`` to 0.25 in equal ratios.
+
+    Examples
+    --------
+    >>> draw_times(3, 10.0, like=torch.zeros(1))
+    tensor([10.0000,  1.5811,  0.2500])
+    """
+    share = torch.linspace(0, 1, n, dtype=like.dtype, device=like.device)
+    return max_time * (_LAST_TIME / max_time) ** share
 
 
 def consistency(member: TransportMember, y: Tensor, time: Tensor, condition: Tensor) -> Tensor:
@@ -51,9 +72,9 @@ def draw_in_steps(
     member: TransportMember, condition: Tensor, noise: Tensor, max_time: float
 ) -> Tensor:
     """Draw w (..., p) from noise (steps, ..., p): f at the largest time, then at smaller ones."""
-    times = time_grid(len(noise), max_time, like=noise).flip(0)
+    times = draw_times(len(noise), max_time, like=noise)
     w = torch.zeros_like(noise[0])
-    for i, (time, z) in enumerate(zip(times[:-1], noise, strict=True)):
+    for i, (time, z) in enumerate(zip(times, noise, strict=True)):
         spread = (1 + time.square()).sqrt() if i == 0 else (time.square() - MIN_TIME**2).sqrt()
         w = consistency(member, w + spread * z, time, condition)
     return w

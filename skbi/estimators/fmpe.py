@@ -53,7 +53,7 @@ class FMPEEstimator(ScoredByDensity, TransportEstimator):
     prior : JointPrior, an object with its methods, or None, default=None
         As of `NPEEstimator`: decides the support, and is what the training parameters were drawn
         from.
-    hidden_layer_sizes : sequence of int, default=(256, 256)
+    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Gated layers of the velocity field.
     time_exponent : float, default=1.0
         k: times t between 0, noise, and 1, parameters, are drawn in training from a density
@@ -124,7 +124,7 @@ class FMPEEstimator(ScoredByDensity, TransportEstimator):
     See Also
     --------
     NPEEstimator : For up to about ten parameters.
-    CMPEEstimator : Draws in ten steps, without a density.
+    CMPEEstimator : Draws in three steps, without a density.
 
     References
     ----------
@@ -160,7 +160,7 @@ class FMPEEstimator(ScoredByDensity, TransportEstimator):
         self,
         *,
         prior: Prior | None = None,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
+        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
         time_exponent: float = 1.0,
         summary: str | TransformerMixin | nn.Module = "auto",
         n_summary_features: int = 32,

@@ -14,6 +14,7 @@ from skbi.estimators.consistency import (
     ConsistencyLoss,
     consistency,
     draw_in_steps,
+    draw_times,
     energies,
     time_grid,
 )
@@ -65,6 +66,17 @@ def test_times_are_the_seventh_power_of_an_even_grid():
     i = np.arange(1, 42)
     low, high = 1e-3 ** (1 / 7), 10 ** (1 / 7)
     np.testing.assert_allclose(grid, (low + (i - 1) / 40 * (high - low)) ** 7)
+
+
+@pytest.mark.parametrize("n_steps", [2, 3, 10])
+def test_times_of_draws_fall_in_equal_ratios_to_a_quarter(n_steps):
+    times = draw_times(n_steps, 10.0, like=DOUBLE)
+    np.testing.assert_allclose(times[[0, -1]], [10, 0.25])
+    np.testing.assert_allclose(times[1:] / times[:-1], (0.25 / 10) ** (1 / (n_steps - 1)))
+
+
+def test_a_draw_in_one_step_is_from_the_largest_time():
+    assert draw_times(1, 10.0, like=DOUBLE).tolist() == [10]
 
 
 class Rows:
