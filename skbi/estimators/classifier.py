@@ -312,7 +312,7 @@ class ModelClassifier(ClassifierMixin, BaseEstimator):
         log_bayes_factor, error : float, or ndarrays of shape (n_obs,) for a batch
             In nats; positive in favour of ``model``. The standard error is that by which the
             members of the ensemble differ. They have learnt from the same simulations, so that it
-            is a lower bound; a single member shows nothing, and has NaN.
+            is rather too small; a single member shows nothing, and has NaN.
 
         Raises
         ------
@@ -324,11 +324,8 @@ class ModelClassifier(ClassifierMixin, BaseEstimator):
         log_q, of_members, single = self._log_probs(X, check_typicality)
         log_share = np.log(self.class_share_)
         log_factor = log_q[:, a] - log_q[:, b] - (log_share[a] - log_share[b])
-        weights = self.posterior_._active().weights
         each = of_members[..., a] - of_members[..., b]
-        error = np.sqrt(weights @ (each - weights @ each) ** 2)
-        if len(weights) == 1:
-            error = np.full_like(error, np.nan)
+        error = each.std(axis=0, ddof=1) if len(each) > 1 else np.full_like(log_factor, np.nan)
         return (float(log_factor[0]), float(error[0])) if single else (log_factor, error)
 
     def typicality(self, X_obs: Any) -> Any:

@@ -2,8 +2,9 @@
 
     q(k, c | x) = q(k | h) q(c | h, k),    h = s(x),
 
-the first by softmaxes, one discrete parameter after another, the second by a flow that reads k.
-Training begins where h is Gaussian given k, with a mean that is linear in the codes of k.
+the first by softmaxes (`Categories`), the second by a flow that reads k. Training begins where h is
+Gaussian given k, with a mean that is linear in the codes of k and, where k has few values, with a
+covariance matrix of its own for each.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from skbi.preprocessing.coordinates import ParameterMap
 from skbi.preprocessing.packed import to_tensor
 from skbi.priors import Prior, log_masses, possible_values
 from skbi.training.ensemble import Ensemble, JointTraining
-from skbi.training.start import regress
+from skbi.training.start import Discriminant, regress
 
 __all__ = [
     "MixedMember",
@@ -118,7 +119,10 @@ class MixedMember(PosteriorMember):
     # ---- where training starts
 
     def learn_values(
-        self, values: Sequence[NDArray[np.float64]], log_masses: Sequence[NDArray[np.float64]]
+        self,
+        values: Sequence[NDArray[np.float64]],
+        log_masses: Sequence[NDArray[np.float64]],
+        seed: int = 0,
     ) -> None:
         """Learn what the values of each discrete parameter are written as, and start at the prior.
 
@@ -128,13 +132,17 @@ class MixedMember(PosteriorMember):
             Coordinates z of the values.
         log_masses : sequence of ndarray, shape (n_values,)
             Their log probability under the prior.
+        seed : int, default=0
+            Of the pairs that the member starts at: as many as there are, drawn with replacement.
+            Members then differ by as much as the pairs leave open.
         """
+        self.seed = seed
         self.categories.set_values([to_tensor(v, self.log_weight) for v in values])
-        self.masses = [np.exp(m) for m in log_masses]
-        for j, head in enumerate(self.categories.heads):
-            bias = to_tensor(log_masses[j], self.log_weight)
-            weight = bias.new_zeros(len(bias), head.linear.in_features)
-            self.categories.start_at(j, weight, bias)
+        masses = [to_tensor(np.exp(m), self.log_weight) for m in log_masses]
+        self.masses = self.categories.probabilities(masses)
+        for j, (mass, head) in enumerate(zip(self.masses, self.categories.heads, strict=True)):
+            weight = mass.new_zeros(len(mass), head.linear.in_features)
+            self.categories.start_at(j, weight, mass.log())
 
     def targets(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what a summary should predict of z (n, p): c, and the codes of k."""
@@ -144,45 +152,55 @@ class MixedMember(PosteriorMember):
         self, context: NDArray[np.float64], z: NDArray[np.float64], seen: NDArray[np.int64]
     ) -> None:
         """Start at Gaussians of what is seen of the context given k, and of c given both."""
-        x, codes, z_of_k = context[:, seen], self._codes(z), z[:, self._is_discrete]
-        for j in range(len(codes)):
-            self._start_variable(j, x, codes, z_of_k[:, j], seen)
+        x, k = context[:, seen], to_tensor(z[:, self._is_discrete], self.log_weight)
+        codes, (indices, _) = self._codes(z), self.categories.indices(k)
+        for j, index in enumerate(indices):
+            self._start_softmax(j, x, codes[: j + 1], index.cpu().numpy(), seen)
         if self.flow is None:
             return
         context = np.zeros_like(context)  # what is not seen yet is left out
         context[:, seen] = x
-        of_flow = self._with_codes(*(to_tensor(a, self.log_weight) for a in (context, z_of_k)))
+        of_flow = self._with_codes(to_tensor(context, self.log_weight), k)
         of_flow, c = of_flow.cpu().double().numpy(), z[:, ~self._is_discrete]
         slopes = np.zeros((of_flow.shape[1], c.shape[1]))
         used = of_flow.any(axis=0)
         slopes[used], *rest = regress(of_flow[:, used], c)
         self.flow.start_at(slopes, *rest)
 
-    def _start_variable(
+    def _start_softmax(
         self,
         j: int,
         x: NDArray[np.float64],
         codes: list[NDArray[np.float64]],
-        z: NDArray[np.float64],
+        values: NDArray[np.int64],
         seen: NDArray[np.int64],
     ) -> None:
-        """Start q(k_j | h, k_1, ..., k_{j-1}) at Bayes' rule for Gaussian x of one covariance."""
-        like, n = self.log_weight, self.n_context
-        values = self.categories.values(j)
-        index = torch.arange(len(values), device=values.device)
-        code = self.categories.code(j, index).cpu().double().numpy()
-        before = sum(self.categories.widths[:j])
-        slopes, intercept, root = regress(np.hstack(codes[: j + 1]), x)
-        means = code @ slopes[before:]  # of x, for each value, but for what is common to all
-        directions = root @ (root.T @ means.T)
-        nearest = np.abs(z[:, None] - values.cpu().numpy()).argmin(axis=1)
-        shares = np.bincount(nearest, minlength=len(values)) + self.masses[j]
-        weight = np.zeros((len(values), n + before))
-        weight[:, seen] = directions.T
-        weight[:, n:] = -(slopes[:before] @ directions).T
-        bias = -intercept @ directions - 0.5 * (means * directions.T).sum(axis=1)
-        bias += np.log(shares / shares.sum())
-        self.categories.start_at(j, *(to_tensor(a, like) for a in (weight, bias)))
+        """Start softmax j at Bayes' rule for Gaussian x, given its value and the codes before.
+
+        It is fitted to pairs drawn with replacement; the others choose how much the covariance
+        matrix of a value is its own.
+        """
+        like, n_before = self.log_weight, sum(self.categories.widths[:j])
+        index = torch.arange(self.categories.sizes[j], device=like.device)
+        own_codes = self.categories.code(j, index).cpu().double().numpy()
+        rows = np.random.default_rng(self.seed).integers(len(x), size=len(x))
+        slopes, intercept, root = regress(np.hstack(codes)[rows], x[rows])
+        # what is left of x by the regression on the codes before has a mean for each value
+        left_of = np.hstack([np.eye(x.shape[1]), -slopes[:n_before].T])
+        left = np.hstack([x, *codes[:-1]]) @ left_of.T
+        means = own_codes @ slopes[n_before:] + intercept
+        shares = np.bincount(values[rows], minlength=len(means)) + self.masses[j].cpu().numpy()
+        rule = Discriminant(means, np.log(shares / shares.sum()), root @ root.T)
+        if self.categories.is_quadratic(j):
+            rule = rule.with_own_covariances(left, values, rows)
+        weight, bias, quadratic = rule.logits()
+        n, d = self.n_context + n_before, len(seen)
+        read = np.concatenate([seen, np.arange(self.n_context, n)])
+        to_left = np.zeros((d, n))
+        to_left[:, read] = left_of
+        start = [weight @ to_left, bias, to_left.T @ quadratic @ to_left]
+        start = [to_tensor(a, like) for a in start]
+        self.categories.start_at(j, *(start if self.categories.is_quadratic(j) else start[:2]))
 
     @property
     def _is_discrete(self) -> NDArray[np.bool_]:

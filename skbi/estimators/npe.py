@@ -413,7 +413,7 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
         if members and maps.theta.discrete.any():
             values = values_of(maps.theta)
             for member in members:
-                member.learn_values(*values)
+                member.learn_values(*values, seed=int(rng.integers(2**31)))
         pairs = data.training[:MAX_START_ROWS]
         if not members or isinstance(self.summary, nn.Module) or len(pairs) < MIN_START_ROWS:
             return
