@@ -3,7 +3,7 @@
     python -m examples.benchmarks.curves [--problems decay ricker] [--seeds 0 1 2] [--sbi]
 
 Each row is one fit with the defaults, scored on 1,000 held-out pairs. The exact posterior of
-the decay, by quadrature, stands beside.
+the decay, by quadrature, and of the baseline stand beside.
 """
 
 import argparse
@@ -88,6 +88,25 @@ def ricker(rng, n):
     return priors, theta, np.column_stack(X).astype(float)
 
 
+TIMES = np.linspace(0, 1, 200)
+PEAKS = np.exp([-TIMES / 0.2, -(((TIMES - 0.6) / 0.1) ** 2)])
+DRIFTS = 2 * np.array([np.ones(200), 3**0.5 * (TIMES - 0.5), 3**0.5 * (TIMES - 0.5) ** 2])
+
+
+def baseline(rng, n):
+    """Return two peaks of unknown height over a parabola that is not asked for."""
+    theta = rng.normal(size=(n, 2))
+    X = theta @ PEAKS + rng.normal(size=(n, 3)) @ DRIFTS + 0.5 * rng.normal(size=(n, 200))
+    return [stats.norm(), stats.norm()], theta, X
+
+
+def exact_baseline(theta, X):
+    """Log density of the posterior, which is Gaussian."""
+    gain = np.linalg.solve(DRIFTS.T @ DRIFTS + 0.25 * np.eye(200), PEAKS.T)
+    covariance = np.linalg.inv(PEAKS @ gain + np.eye(2))
+    return stats.multivariate_normal(np.zeros(2), covariance).logpdf(theta - X @ gain @ covariance)
+
+
 def exact_decay(theta, X):
     """Log density, mean and standard deviation of the posterior, by quadrature."""
     found = []
@@ -110,6 +129,7 @@ PROBLEMS = {  # and the numbers of pairs
     line_spectrum: (3000,),
     student: (3000,),
     ricker: (3000,),
+    baseline: (2000,),
 }
 
 
@@ -123,6 +143,8 @@ def measure(problem, n, seed, with_sbi):
     seconds, log_q = time.perf_counter() - start, npe.log_prob(theta_test, X_test)
     text = f"{problem.__name__} {n} seed {seed}: {log_q.mean():.2f} (worst {log_q.min():.0f}), "
     text += f"coverage {coverage_score(npe, theta_test, X_test):.3f}, {seconds:.0f} s"
+    if problem is baseline:
+        text += f"; exact {exact_baseline(theta_test, X_test).mean():.2f}"
     if problem is decay:
         log_p, mean, sd = exact_decay(theta_test[:200], X_test[:200])
         draws = npe.sample_posterior(X_test[:200], check_typicality=False)[:, :, 0]

@@ -7,7 +7,10 @@ noise alone would give,
 
     lambda > (sqrt(degrees of freedom of f) + sqrt(d))^2 / n.
 
-Not principal components of x: these would hold noise where it is large. The columns are
+Not principal components of x: these would hold noise where it is large. But where noise is common
+to many features (a baseline that drifts, a parameter that is not asked for), it has to be known to
+be taken off: principal components of (x - f(theta)) / sqrt(psi) that exceed what independent noise
+would give are directions, too, and those of f are sought beside them. The columns are
 
 - the directions of x, and the logarithm of the mean square of what they leave out;
 - the directions of |x|, for variances that depend on theta;
@@ -26,6 +29,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
 
 from skbi.parallel import blocks
 from skbi.preprocessing.coordinates import ParameterMap
@@ -36,7 +40,7 @@ from skbi.preprocessing.location import Frame, Location
 from skbi.preprocessing.packed import Packed
 from skbi.preprocessing.stabiliser import Stabiliser
 
-__all__ = ["MAX_DIRECTIONS", "MAX_FEATURES", "Compression", "Directions"]
+__all__ = ["MAX_COMMON", "MAX_DIRECTIONS", "MAX_FEATURES", "Compression", "Directions"]
 
 MAX_DIRECTIONS = 24  # of x, or twice as many as parameters
 MAX_FEATURES = 128  # features up to which networks read them, besides what compresses them
@@ -48,6 +52,9 @@ _MAX_ORDERED = 1000  # features that the quantiles of a row are taken from
 _MAX_SCORED = 1000  # pairs that tell which way of reading features tells most
 _MAX_LOCATED = 16  # parameters up to which an emulator says where theta lies
 _NUMBERS = 2**22  # of x at a time
+MAX_COMMON = 16  # directions of noise
+_MARGIN = 1.2  # by which the variance of a direction of noise exceeds that by chance
+_FURTHEST = 4.0  # standard deviations that noise counts
 _TINY = 1e-12
 
 
@@ -81,8 +88,12 @@ class Directions:
         most: int,
         rng: np.random.Generator,
         transform: Callable[[NDArray[np.float64]], NDArray[np.float64]] = np.asarray,
+        most_common: int = 0,
     ) -> Self:
-        """Find at most so many directions of transform(x), x (n, d), that depend on w (n, p)."""
+        """Find at most so many directions of transform(x), x (n, d), that depend on w (n, p).
+
+        At most ``most_common`` directions of noise that is common to many features come after them.
+        """
         n, d = x.shape
         mean = np.concatenate(
             [transform(x[:, columns]).mean(axis=0) for columns in blocks(d, _COLUMNS)]
@@ -97,11 +108,17 @@ class Directions:
             np.concatenate(a, axis=-1) for a in zip(*solved, strict=True)
         )
         noise = np.maximum(np.sqrt(errors), MIN_NOISE)
-        values, axes = _principal_axes(ridge.rotated, coefficients / noise)
-        by_chance = (np.sqrt(degrees.mean()) + np.sqrt(d)) ** 2 / n
+        slopes, common, own = coefficients / noise, np.empty((d, 0)), 1.0
+        if most_common:
+            rows = np.sort(rng.choice(n, min(n, max(1, _NUMBERS // d)), replace=False))
+            left = (transform(x[rows]) - mean) / noise - ridge.rotated[rows] @ slopes
+            common, own = _common_noise(left, most_common, rng)
+        values, axes = _principal_axes(ridge.rotated, slopes - slopes @ common @ common.T)
+        by_chance = own * (np.sqrt(degrees.mean()) + np.sqrt(d)) ** 2 / n
         k = np.clip((values > by_chance).sum(), 1, min(most, len(values)))
-        information = 0.5 * np.log1p(values[:k]).sum()
-        return cls(mean, noise, axes[:, :k], length_scales, float(information))
+        information = 0.5 * np.log1p(values[:k] / own).sum()
+        axes = np.hstack([axes[:, :k], common])
+        return cls(mean, noise, axes, length_scales, float(information))
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the directions (n, k), and the log mean square of what is left out, (n, 1)."""
@@ -110,6 +127,30 @@ class Directions:
         left = (y**2).sum(axis=1) - (inside**2).sum(axis=1)
         n_left = max(1, y.shape[1] - inside.shape[1])
         return inside, np.log(np.maximum(left / n_left, _TINY))[:, None]
+
+
+def _common_noise(
+    noise: NDArray[np.float64], most: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], float]:
+    """Return the axes (d, k) of what is common to the columns of noise (n, d), of about unit scale.
+
+    Variances along them exceed what independent columns would give (Marchenko and Pastur 1967,
+    https://doi.org/10.1070/SM1967v001n04ABEH001994). Second comes the mean variance across them,
+    as a share of that of all.
+    """
+    noise = np.clip(noise, -_FURTHEST, _FURTHEST)
+    n, d = noise.shape
+    most = min(most, n // 2, d // 2)
+    if not most or not noise.any():
+        return np.empty((d, 0)), 1.0
+    seed = int(rng.integers(2**31))
+    _, singular, axes = randomized_svd(noise, most, random_state=seed)
+    total = (noise**2).sum()
+    left, by_chance, k = total, _MARGIN * (1 + np.sqrt(d / n)) ** 2, 0
+    while k < most and singular[k] ** 2 > by_chance * left / (d - k):
+        left -= singular[k] ** 2
+        k += 1
+    return axes[:k].T, left / total * d / (d - k)
 
 
 def _principal_axes(
@@ -191,7 +232,9 @@ class Compression:
             present = ~np.isnan(points)
             gaps = Gaps.fit(w, x, present, prior_precision, rng)
             x, _ = gaps.fill(x, present)
-        direct = Directions.fit(w, x, max(MAX_DIRECTIONS, 2 * w.shape[1]), rng)
+        most = max(MAX_DIRECTIONS, 2 * w.shape[1])
+        most_common = MAX_COMMON if x.shape[1] > MAX_FEATURES else 0  # else networks read them all
+        direct = Directions.fit(w, x, most, rng, most_common=most_common)
         score = direct.information
         if w.shape[1] <= _MAX_LOCATED:
             if gaps is not None:

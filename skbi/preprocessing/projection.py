@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skbi.preprocessing.compression import MAX_DIRECTIONS, Directions
+from skbi.preprocessing.compression import MAX_COMMON, MAX_DIRECTIONS, Directions
 from skbi.preprocessing.packed import to_tensor
 
 __all__ = ["Projection"]
@@ -46,7 +46,9 @@ class Projection:
     @classmethod
     def fit(cls, w: NDArray[np.float64], x: NDArray[np.float64], rng: np.random.Generator) -> Self:
         """Learn from training pairs: w (n, p), and x (n, d), of unit scale."""
-        directions = Directions.fit(w, x, max(MAX_DIRECTIONS, 2 * w.shape[1]), rng)
+        directions = Directions.fit(
+            w, x, max(MAX_DIRECTIONS, 2 * w.shape[1]), rng, most_common=MAX_COMMON
+        )
         unscaled = cls(directions, np.zeros(1), np.ones(1))
         y, _ = unscaled.forward(x)
         return cls(directions, y.mean(axis=0), np.maximum(y.std(axis=0), _TINY))

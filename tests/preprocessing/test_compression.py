@@ -32,8 +32,8 @@ def linear_gaussian(n, p=3, d=400, useful=60, seed=0):
     return theta, theta @ slopes_of(p, d, useful) + rng.normal(size=(n, d))
 
 
-def directions(w, x, *, most=24, seed=0, transform=np.asarray):
-    return Directions.fit(w, x, most, np.random.default_rng(seed), transform)
+def directions(w, x, *, most=24, seed=0, transform=np.asarray, most_common=0):
+    return Directions.fit(w, x, most, np.random.default_rng(seed), transform, most_common)
 
 
 def fit(theta, points, *, prior=None, mask=False, seed=0):
@@ -117,6 +117,37 @@ def test_columns_of_noise_add_no_direction():
     covariance = np.diag(np.r_[np.ones(60), np.full(240, 100.0)])
     compressed = posterior_variance(slopes @ axes[:60], axes.T @ covariance @ axes)
     np.testing.assert_allclose(compressed, posterior_variance(slopes, np.eye(60)), rtol=0.06)
+
+
+def test_noise_that_features_have_in_common_is_known_and_taken_off():
+    """A wave of any phase has twice the noise: who does not know it knows little of theta."""
+    rng, slopes = np.random.default_rng(1), slopes_of(3, 400, 60)
+    theta, x = linear_gaussian(2000)
+    phase = np.linspace(0, 3, 400)
+    waves = np.array([np.cos(phase), np.sin(phase)])
+    x += 2 * rng.normal(size=(2000, 2)) @ waves
+    covariance = np.eye(400) + 4 * waves.T @ waves
+    exact = posterior_variance(slopes, covariance)
+    for most_common in (0, 16):
+        found = directions(theta, x, most_common=most_common)
+        axes = found.axes / found.noise[:, None]
+        compressed = posterior_variance(slopes @ axes, axes.T @ covariance @ axes)
+        assert found.axes.shape[1] - 3 in ((2, 3) if most_common else (0,))
+        np.testing.assert_allclose(
+            found.axes.T @ found.axes, np.eye(found.axes.shape[1]), atol=1e-9
+        )
+        if not most_common:
+            assert (compressed > 2 * exact).all()
+        else:
+            np.testing.assert_allclose(compressed, exact, rtol=0.06)
+
+
+@few()
+@given(seed=st.integers(0, 999), n=st.sampled_from([60, 300, 2000]), d=st.sampled_from([16, 400]))
+def test_independent_noise_has_nothing_in_common(seed, n, d):
+    theta, x = linear_gaussian(n, d=d, useful=10, seed=seed)
+    alone, both = (directions(theta, x, seed=seed, most_common=m) for m in (0, 16))
+    assert both.axes.shape == alone.axes.shape
 
 
 @pytest.mark.parametrize("n", [100, 1000])
