@@ -17,10 +17,11 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skbi.estimators.base import BaseSBIEstimator
+from skbi.estimators.checks import features_without_density
 from skbi.estimators.nle import NLEEstimator
 from skbi.estimators.pairs import SMALL_BATCHES, TrainingData, plan_training
 from skbi.estimators.summaries import order_of
@@ -34,6 +35,7 @@ __all__ = ["LearnsFromMadePairs"]
 _N_GOING_ON = 2  # members that learn from made pairs
 _EPOCHS = 0.5  # on made pairs, over those before
 _READINGS = 5.0  # of every pair, in all of these epochs
+_LEARNING_RATE = 4e-3  # if it is "auto": lower than that of networks that know nothing
 _AUTO = 50.0  # made pairs for each training pair, of "auto"
 
 
@@ -86,7 +88,7 @@ class LearnsFromMadePairs(BaseSBIEstimator):
     ) -> TrainingData:
         """Return the data with more training pairs; features that are whole numbers stay whole."""
         theta, X, weights = (a[data.training] for a in (data.theta, data.X.points, data.weights))
-        whole = (np.round(X) == X).all(axis=0)
+        whole = _whole(X)
         likelihood = NLEEstimator(
             prior=self.prior,
             dequantize=whole.astype(float),
@@ -114,7 +116,8 @@ class LearnsFromMadePairs(BaseSBIEstimator):
 
     def _plan_on_made_pairs(self, data: TrainingData, **options: Any) -> TrainingPlan:
         n_members = len(data.fitted)
-        plan = plan_training(self, data, n_members=n_members, batch_factor=SMALL_BATCHES, **options)
+        options |= {"batch_factor": SMALL_BATCHES, "learning_rate": _LEARNING_RATE}
+        plan = plan_training(self, data, n_members=n_members, **options)
         epochs = math.ceil(_EPOCHS * plan.max_iter)
         share = min(1.0, _READINGS / epochs)
         return replace(plan, max_iter=epochs, n_iter_no_change=epochs, epoch_share=share)
@@ -123,8 +126,7 @@ class LearnsFromMadePairs(BaseSBIEstimator):
         self, theta: ArrayLike, X: Any, sample_weight: ArrayLike | None, rng: np.random.Generator
     ) -> TrainingData:
         data = super()._check_pairs(theta, X, sample_weight, rng)
-        reasons = self._reasons_against(data)
-        if self.augment not in (0, "auto") and reasons:
+        if self.augment not in (0, "auto") and (reasons := self._reasons_against(data)):
             raise ValueError(
                 f"augment={self.augment} needs {reasons[0]}. Set augment=0, or augment='auto', "
                 "which makes pairs where it can."
@@ -144,4 +146,20 @@ class LearnsFromMadePairs(BaseSBIEstimator):
             reasons.append("early_stopping=True, as validation pairs decide whether they help")
         if maps is not None and maps.compression is not None:
             reasons.append("vectors of less than 16 features")
+        if not reasons and len(odd := _without_density(data.X.points[data.training])):
+            reasons.append(
+                "features that have a density, which its likelihood describes; columns "
+                f"{odd.tolist()} of X are constant or repeat each other"
+            )
         return reasons
+
+
+def _whole(X: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say which features are whole numbers."""
+    return (np.round(X) == X).all(axis=0)
+
+
+def _without_density(X: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the features that are constant or repeat others, those of whole numbers left out."""
+    columns = np.flatnonzero(~_whole(X))
+    return columns[np.concatenate(features_without_density(X[:, columns]))]

@@ -31,6 +31,7 @@ __all__ = [
     "default_names",
     "describe_atoms",
     "describe_shared_values",
+    "features_without_density",
     "linearly_dependent",
 ]
 
@@ -213,22 +214,31 @@ def check_independent(theta: NDArray[np.float64], names: NDArray[Any]) -> None:
         )
 
 
+def features_without_density(
+    points: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the columns that are constant, else some that are linear combinations of others."""
+    none = np.empty(0, dtype=np.int64)
+    constant = np.flatnonzero(~(np.ptp(points, axis=0) > 1e-12 * np.abs(points).max(axis=0)))
+    if len(constant) or not len(points) > points.shape[1] > 1:
+        return constant, none
+    values, vectors = np.linalg.eigh(np.corrcoef(points.T))
+    return none, np.flatnonzero(np.abs(vectors[:, 0]) > 1e-3) if values[0] < 1e-10 else none
+
+
 def check_density_exists(points: NDArray[np.float64], columns: NDArray[np.int64]) -> None:
     """Refuse columns without a density: constant ones and linear combinations of others."""
-    constant = columns[~(np.ptp(points, axis=0) > 1e-12 * np.abs(points).max(axis=0))]
+    constant, repeated = (columns[found] for found in features_without_density(points))
     hint = "Drop one, or use dequantize= to add noise of a width that you choose."
     if len(constant):
         raise ValueError(
             f"Features {constant.tolist()} of X are constant, and have no density. {hint}"
         )
-    if len(points) > points.shape[1] > 1:
-        values, vectors = np.linalg.eigh(np.corrcoef(points.T))
-        if values[0] < 1e-10:
-            repeated = columns[np.abs(vectors[:, 0]) > 1e-3]
-            raise ValueError(
-                f"Features {repeated.tolist()} of X repeat each other (one is a linear combination "
-                f"of the others), and have no joint density. {hint}"
-            )
+    if len(repeated):
+        raise ValueError(
+            f"Features {repeated.tolist()} of X repeat each other (one is a linear combination "
+            f"of the others), and have no joint density. {hint}"
+        )
 
 
 def describe_atoms(points: NDArray[np.float64], columns: NDArray[np.int64]) -> list[str]:

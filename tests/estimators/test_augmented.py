@@ -122,6 +122,17 @@ def test_what_is_needed_is_said_before_training(options, X, needs):
     assert not hasattr(npe, "members_")
 
 
+@pytest.mark.parametrize("odd", [np.full(50, 0.5), None])
+def test_features_without_a_density_are_named_before_training(odd):
+    theta, vectors = pairs(50, 0)
+    X = np.c_[vectors, vectors[:, 1] if odd is None else odd]
+    columns = r"\[1, 2\]" if odd is None else r"\[2\]"
+    with pytest.raises(ValueError, match=rf"augment=5 needs features that .* columns {columns}"):
+        NPEEstimator(augment=5, **SMALL).fit(theta, X)
+    with pytest.warns(UserWarning, match=rf"makes no pairs: .* columns {columns}"):
+        NPEEstimator(augment="auto", **SMALL).fit(theta, X)
+
+
 def test_rounds_refuse_it():
     def simulate(theta, rng):
         return theta + rng.normal(size=2)
