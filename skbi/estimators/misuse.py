@@ -14,6 +14,7 @@ from scipy import stats
 
 from skbi.estimators.pairs import TrainingData
 from skbi.preprocessing.packed import Packed
+from skbi.preprocessing.scales import outlier_bounds
 from skbi.priors import Prior
 
 __all__ = ["describe_scaling", "signs_of_misuse"]
@@ -31,6 +32,8 @@ def signs_of_misuse(data: TrainingData, prior: Prior | None) -> list[str]:
     """Return warnings of training pairs that were probably not meant as they were passed."""
     if data.resumed:
         return []
+    if message := _describe_outlier(data.theta, data.parameter_names):
+        return [message]
     if prior is not None and (message := describe_scaling(data.theta, prior)):
         return [message]
     if data.X.sizes is not None:
@@ -38,6 +41,22 @@ def signs_of_misuse(data: TrainingData, prior: Prior | None) -> list[str]:
     if prior is None and data.transformer is None:
         return _signs_of_swapping(data.theta, data.X.points)
     return []
+
+
+def _describe_outlier(theta: NDArray[np.float64], names: NDArray[Any]) -> str:
+    """Return a message if theta holds an outlier, and else nothing."""
+    low, high = outlier_bounds(theta)
+    outlying = (theta < low) | (theta > high)
+    if not outlying.any():
+        return ""
+    row, column = np.argwhere(outlying)[0]
+    others = theta[~outlying[:, column], column]
+    return (
+        f"{outlying.any(axis=1).sum()} of {len(theta)} rows of theta hold outliers: row {row} has "
+        f"{theta[row, column]:.4g} of {names[column]!r}, whose other values lie in "
+        f"[{others.min():.4g}, {others.max():.4g}]. Posteriors come out too wide: mend or drop "
+        "such rows, unless the prior has tails as long."
+    )
 
 
 def describe_scaling(theta: NDArray[np.float64], prior: Prior) -> str:

@@ -34,6 +34,31 @@ def messages(theta, X, prior=None):
     return signs_of_misuse(data, prior)
 
 
+# ---- outliers of theta
+
+
+@both
+def test_an_outlier_of_theta_is_named(kind):
+    theta = np.random.default_rng(0).normal(size=(300, 2))
+    X = theta + 1
+    theta[7, 1] = 1e12
+    with pytest.warns(UserWarning, match=r"1 of 300 rows .* row 7 has 1e\+12 of 'theta_1'"):
+        kind(**QUICK).fit(theta, X)
+
+
+@given(seed=SEEDS, n=st.integers(50, 3000))
+def test_draws_of_priors_with_long_tails_are_no_outliers(seed, n):
+    rng = np.random.default_rng(seed)
+    for theta in (
+        rng.standard_cauchy((n, 2)),
+        rng.lognormal(0, 5, (n, 2)),
+        rng.poisson(0.1, (n, 2)),
+    ):
+        assert not any(
+            "outlier" in m for m in messages(theta.astype(float), rng.normal(size=(n, 9)))
+        )
+
+
 # ---- theta and X swapped
 
 SIMULATORS = {
