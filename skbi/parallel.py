@@ -9,12 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from numbers import Integral
 from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController
 
-__all__ = ["blocks", "each_in_one_thread", "n_threads", "one_thread", "progress_options"]
+__all__ = [
+    "blocks",
+    "each_in_one_thread",
+    "n_threads",
+    "one_blas_thread",
+    "one_thread",
+    "progress_options",
+]
 
 _SECONDS_UNTIL_PROGRESS = 5.0
 
@@ -73,6 +82,50 @@ class _Users:
 
 
 _USERS, _THIS_THREAD = _Users(), threading.local()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep the matrix products of numpy and scipy to one thread while the context lasts.
+
+    Their threads wait for each other in a loop. Beside another busy process that takes ten times as
+    long as one thread does, and on a quiet machine our products gain nothing from them. The context
+    may be entered by several threads at a time, and again inside itself.
+    """
+    if getattr(_THIS_THREAD, "has_one_blas_thread", False):
+        yield
+        return
+    with _BLAS_USERS.lock:
+        limit = _blas().limit(limits=1)  # for this thread or for all, as the library has it
+        if _BLAS_USERS.n_inside == 0:
+            _BLAS_USERS.limit = limit  # which knows the number before
+        _BLAS_USERS.n_inside += 1
+    _THIS_THREAD.has_one_blas_thread = True
+    try:
+        yield
+    finally:
+        _THIS_THREAD.has_one_blas_thread = False
+        with _BLAS_USERS.lock:
+            _BLAS_USERS.limit.restore_original_limits()
+            _BLAS_USERS.n_inside -= 1
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Return the libraries of linear algebra of this process, which take a millisecond to find."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+@dataclass
+class _BlasUsers:
+    """The threads inside `one_blas_thread`, and the limit that the first of them has set."""
+
+    lock: Any = field(default_factory=threading.Lock)
+    n_inside: int = 0
+    limit: Any = None
+
+
+_BLAS_USERS = _BlasUsers()
 
 
 def each_in_one_thread(

@@ -28,7 +28,7 @@ INSIDE = {
     "diagnosis": {*TOP, "calibration", "plotting"},
 }  # fmt: skip
 OUTSIDE = {
-    "": {"numpy", "torch", "joblib"},
+    "": {"numpy", "torch", "joblib", "threadpoolctl"},
     "priors": {"numpy", "scipy", "torch"},  # whose distributions are taken
     "simulation": {"numpy", "scipy", "sklearn", "joblib", "tqdm"},
     "preprocessing": {"numpy", "scipy", "sklearn", "torch"},

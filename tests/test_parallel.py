@@ -14,10 +14,18 @@ from joblib import Parallel, delayed
 from known_posterior import Gaussian
 from likelihoods import LinearGaussian
 from scipy import stats
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import skbi.parallel
-from skbi import JointPrior, NLEEstimator, coverage_score, sequential
-from skbi.parallel import blocks, each_in_one_thread, one_thread, progress_options
+from skbi import JointPrior, NLEEstimator, NPEEstimator, coverage_score, sequential
+from skbi.parallel import (
+    blocks,
+    each_in_one_thread,
+    one_blas_thread,
+    one_thread,
+    progress_options,
+)
+from skbi.preprocessing.compression import Compression
 from skbi.samplers.nested import nested
 from skbi.samplers.nuts import nuts
 from skbi.samplers.smc import smc
@@ -51,6 +59,52 @@ def test_one_thread_holds_for_each_user_and_is_undone_at_the_end(three_threads):
         raise ValueError("inside")
     assert torch.get_num_threads() == 3
     assert inside == [1, 1]
+
+
+def blas_threads():
+    return {
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    }
+
+
+@pytest.fixture
+def three_blas_threads():
+    limits = threadpool_limits(3, user_api="blas")
+    yield
+    limits.restore_original_limits()
+
+
+def test_blas_has_one_thread_for_each_user_and_its_own_at_the_end(three_blas_threads):
+    inside, barrier = [], Barrier(2)
+
+    def work():
+        barrier.wait()
+        with one_blas_thread():
+            barrier.wait()  # both threads are inside
+            with one_blas_thread():  # again, inside itself
+                pass
+            inside.append(blas_threads())
+            barrier.wait()
+
+    other = Thread(target=work)
+    other.start()
+    work()
+    other.join()
+    with pytest.raises(ValueError, match="inside"), one_blas_thread():
+        raise ValueError("inside")
+    assert blas_threads() == {3}
+    assert inside == [{1}, {1}]
+
+
+def test_a_fit_keeps_blas_to_one_thread(monkeypatch, three_blas_threads):
+    found, fit = [], Compression.fit
+    monkeypatch.setattr(
+        Compression, "fit", lambda *args: found.append(blas_threads()) or fit(*args)
+    )
+    theta = np.random.default_rng(0).normal(size=(100, 1))
+    X = theta + np.random.default_rng(1).normal(size=(100, 20))
+    NPEEstimator(max_iter=1, n_estimators=1, random_state=0).fit(theta, X)
+    assert found == [{1}]
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 7])

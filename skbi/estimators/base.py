@@ -45,7 +45,7 @@ from skbi.estimators.ordered import ORDERS
 from skbi.estimators.pairs import TrainingData, plan_training, split_pairs
 from skbi.estimators.summaries import fit_transformer, order_of, pack_through
 from skbi.estimators.typicality import MAX_REFERENCES, Typicality
-from skbi.parallel import one_thread, progress_options
+from skbi.parallel import one_blas_thread, one_thread, progress_options
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, as_batch, as_table, axes_of, width_of
 from skbi.randomness import as_generator, seeded
@@ -171,13 +171,15 @@ class BaseSBIEstimator(BaseEstimator, ABC):
             self._check_resumable(data)
             maps, architecture = self._maps, self._architecture
         else:
-            maps = self._fit_maps(data, rng)
+            with one_blas_thread():
+                maps = self._fit_maps(data, rng)
             architecture = self._specify(data, maps)
         advice = [*data.advice, *self._advise(data), *signs_of_misuse(data, self.prior)]
         for message in advice:
             warnings.warn(message, stacklevel=2)
-        members, history, best_score = self._train(architecture, data, maps, rng)
-        typicality = self._fit_typicality(Ensemble(members).leader, maps, data)
+        with one_blas_thread():
+            members, history, best_score = self._train(architecture, data, maps, rng)
+            typicality = self._fit_typicality(Ensemble(members).leader, maps, data)
         self._maps, self._architecture, self.members_ = maps, architecture, members
         self._typicality, self._transformer = typicality, data.transformer
         self._describe(X, data, history, best_score)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skbi.parallel import blocks
+from skbi.parallel import blocks, one_blas_thread
 from skbi.preprocessing.batches import Batch, Indexer, MappedIndexer
 from skbi.preprocessing.compression import MAX_FEATURES, Compression, Directions
 from skbi.preprocessing.coordinates import ParameterMap
@@ -221,7 +221,8 @@ class Maps:
         if self.compression is None:
             return self.X.forward(X.points), None
         size = max(1, _NUMBERS_READ // self.X.n_features)
-        found = [self._read(X.points[rows]) for rows in blocks(len(X), size)]
+        with one_blas_thread():
+            found = [self._read(X.points[rows]) for rows in blocks(len(X), size)]
         columns, frames = zip(*found, strict=True)
         return np.concatenate(columns), join_frames(frames)
 
