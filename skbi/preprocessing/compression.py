@@ -43,6 +43,7 @@ from skbi.preprocessing.stabiliser import Stabiliser
 __all__ = ["MAX_COMMON", "MAX_DIRECTIONS", "MAX_FEATURES", "Compression", "Directions"]
 
 MAX_DIRECTIONS = 24  # of x, or twice as many as parameters
+MAX_COMMON = 16  # directions of noise that is common to many features
 MAX_FEATURES = 128  # features up to which networks read them, besides what compresses them
 _MAX_ABSOLUTE_DIRECTIONS = 12
 _SEARCH_COLUMNS = 48  # features that length scales are chosen by
@@ -52,7 +53,6 @@ _MAX_ORDERED = 1000  # features that the quantiles of a row are taken from
 _MAX_SCORED = 1000  # pairs that tell which way of reading features tells most
 _MAX_LOCATED = 16  # parameters up to which an emulator says where theta lies
 _NUMBERS = 2**22  # of x at a time
-MAX_COMMON = 16  # directions of noise
 _MARGIN = 1.2  # by which the variance of a direction of noise exceeds that by chance
 _FURTHEST = 4.0  # standard deviations that noise counts
 _TINY = 1e-12
@@ -60,7 +60,9 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Directions:
-    """Linear combinations of the features whose mean depends on theta, in units of their noise.
+    """Linear combinations of the features, in units of their noise, and what they are chosen for.
+
+    First come those whose mean depends on theta, then those of noise common to many features.
 
     Attributes
     ----------
