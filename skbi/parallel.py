@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
     with _USERS.lock:
         n_threads = torch.get_num_threads()  # this call also sets up a new thread's own number
         if _USERS.n_inside == 0:
-            _USERS.n_threads_before = n_threads
+            _USERS.before = n_threads
         _USERS.n_inside += 1
         torch.set_num_threads(1)  # for this thread, and for those that start from now on
     _THIS_THREAD.is_inside = True
@@ -59,12 +59,12 @@ def one_thread() -> Iterator[None]:
         _THIS_THREAD.is_inside = False
         with _USERS.lock:
             _USERS.n_inside -= 1
-            torch.set_num_threads(_USERS.n_threads_before)
+            torch.set_num_threads(_USERS.before)
 
 
 @dataclass
 class _Users:
-    """The threads of this process that are inside `one_thread`.
+    """The threads of this process that are inside `one_thread`, or inside `one_blas_thread`.
 
     Attributes
     ----------
@@ -72,16 +72,17 @@ class _Users:
         Held while the other attributes change.
     n_inside : int
         How many threads are inside.
-    n_threads_before : int
-        How many threads torch had before the first of them entered.
+    before : object
+        What there was before the first of them entered: the number of torch's threads, or the limit
+        that it has set, which knows the number of BLAS's.
     """
 
     lock: Any = field(default_factory=threading.Lock)
     n_inside: int = 0
-    n_threads_before: int = 1
+    before: Any = None
 
 
-_USERS, _THIS_THREAD = _Users(), threading.local()
+_USERS, _BLAS_USERS, _THIS_THREAD = _Users(), _Users(), threading.local()
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def one_blas_thread() -> Iterator[None]:
     with _BLAS_USERS.lock:
         limit = _blas().limit(limits=1)  # for this thread or for all, as the library has it
         if _BLAS_USERS.n_inside == 0:
-            _BLAS_USERS.limit = limit  # which knows the number before
+            _BLAS_USERS.before = limit
         _BLAS_USERS.n_inside += 1
     _THIS_THREAD.has_one_blas_thread = True
     try:
@@ -106,7 +107,7 @@ def one_blas_thread() -> Iterator[None]:
     finally:
         _THIS_THREAD.has_one_blas_thread = False
         with _BLAS_USERS.lock:
-            _BLAS_USERS.limit.restore_original_limits()
+            _BLAS_USERS.before.restore_original_limits()
             _BLAS_USERS.n_inside -= 1
 
 
@@ -114,18 +115,6 @@ def one_blas_thread() -> Iterator[None]:
 def _blas() -> ThreadpoolController:
     """Return the libraries of linear algebra of this process, which take a millisecond to find."""
     return ThreadpoolController().select(user_api="blas")
-
-
-@dataclass
-class _BlasUsers:
-    """The threads inside `one_blas_thread`, and the limit that the first of them has set."""
-
-    lock: Any = field(default_factory=threading.Lock)
-    n_inside: int = 0
-    limit: Any = None
-
-
-_BLAS_USERS = _BlasUsers()
 
 
 def each_in_one_thread(
