@@ -1,9 +1,9 @@
 """The ordinary differential equation of a vector field, dy/da = F(y, a), and its density.
 
-A point that moves with the field from a = 0, where it is standard normal noise, ends at w at
-a = pi / 2. Its density follows from the way back to noise, y(0), which is computed in steps,
+A point that moves with the field from a = 0, where it is noise of standard deviation s, ends at w
+at a = pi / 2. Its density follows from the way back to noise, y(0), which is computed in steps,
 
-    log q(w) = log N(y(0); 0, I) + sum of log |det| over the steps,
+    log q(w) = log N(y(0); 0, s^2 I) + sum of log |det| over the steps,
 
 and is therefore normalised for any number of steps. Where parameters are many, the log determinants
 are estimated: to second order in its length a step has the divergence of F as its log determinant,
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Field", "log_densities", "random_signs", "transport"]
+__all__ = ["Field", "log_densities", "random_signs", "to_noise", "transport"]
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """``field(y, angle)`` returns dy/da at points y (..., p), all at one angle."""
@@ -39,8 +39,22 @@ def transport(field: Field, noise: Tensor, n_steps: int) -> Tensor:
     return y
 
 
+def to_noise(field: Field, w: Tensor, n_steps: int) -> Tensor:
+    """Move w (..., p) back to noise by the midpoint rule.
+
+    Examples
+    --------
+    >>> to_noise(lambda y, angle: torch.cos(angle) * torch.ones_like(y), torch.ones(1, 2), 16)
+    tensor([[-0.0004, -0.0004]])
+    """
+    y, step = w, -math.pi / 2 / n_steps
+    for k in reversed(range(n_steps)):
+        y = _midpoint(field, y, -(k + 1) * step, step)[0]
+    return y
+
+
 def log_densities(
-    field: Field, w: Tensor, n_steps: int, signs: Tensor | None = None
+    field: Field, w: Tensor, n_steps: int, signs: Tensor | None = None, noise_scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Return log q of w (n, p), by the midpoint rule on the way back, and its standard error.
 
@@ -51,6 +65,8 @@ def log_densities(
     n_steps : int
     signs : Tensor, shape (m, p), optional
         Random vectors to estimate the divergence by; by default log determinants are exact.
+    noise_scale : float, default=1
+        s.
 
     Returns
     -------
@@ -60,7 +76,8 @@ def log_densities(
     for k in reversed(range(n_steps)):
         y, changes = _step_with_determinant(field, y, -(k + 1) * step, step, signs)
         total = total + changes
-    log_normal = -0.5 * (y.square() + math.log(2 * math.pi)).sum(dim=-1)
+    constant = math.log(2 * math.pi) + 2 * math.log(noise_scale)
+    log_normal = -0.5 * ((y / noise_scale).square() + constant).sum(dim=-1)
     error = torch.zeros_like(log_normal)
     if signs is not None:
         error = total.std(dim=0) / len(signs) ** 0.5

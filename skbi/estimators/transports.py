@@ -5,6 +5,7 @@ Both move noise to the residuals of a linear regression (`skbi.estimators.residu
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from skbi.estimators.residuals import TransportMember
 from skbi.estimators.summaries import (
     SET_SLOWDOWN,
     build_summary,
+    embed_observations,
     n_regressed,
     read_linearly,
     reader,
@@ -39,6 +41,8 @@ from skbi.training.start import MAX_START_ROWS, MIN_START_ROWS, regress
 
 __all__ = ["TransportEstimator"]
 
+_N_CALIBRATED = 1000  # validation pairs that the scale of noise is judged by
+_MAX_SQUARE = 25.0  # at which a square counts, whatever its size
 _MAX_EMULATED = 20  # parameters up to which vectors of up to 128 features are compressed
 
 
@@ -56,6 +60,10 @@ class TransportEstimator(AmortisedPosterior):
         rng: np.random.Generator,
     ) -> Tensor:
         """Move noise (n, draws, p) to residuals, given a context (n, 1, c) of each member."""
+
+    @abstractmethod
+    def _squares(self, ensemble: Ensemble, contexts: Sequence[Tensor], w: Tensor) -> Tensor:
+        """Return squares (n, p), of mean 1 if residuals w are as far out as draws are."""
 
     @abstractmethod
     def _choose_n_steps(self, data: TrainingData) -> int:
@@ -192,4 +200,23 @@ class TransportEstimator(AmortisedPosterior):
         self, X: Any, data: TrainingData, history: History, best_score: float | None
     ) -> None:
         super()._describe(X, data, history, best_score)
+        self.noise_scale_ = 1.0
         self.n_steps_ = self._choose_n_steps(data)
+        self.noise_scale_ = self._choose_noise_scale(data)
+
+    @torch.no_grad()
+    def _choose_noise_scale(self, data: TrainingData) -> float:
+        """Return the noise that makes draws as wide as validation pairs need, 1 or more."""
+        if data.validation is None:
+            return 1.0
+        pairs, ensemble = data.validation[:_N_CALIBRATED], self._active()
+        contexts, *_ = embed_observations(data.X.take(pairs), self._maps, ensemble.members)
+        z = to_tensor(self._maps.theta.forward(data.theta[pairs])[0], contexts[0])
+        w = ensemble.members[0].to_residuals(z, contexts[0])
+        squares = self._squares(ensemble, contexts, w).clamp(max=_MAX_SQUARE).mean(dim=1)
+        weights = to_tensor(data.weights[pairs], w)
+        variance, n = float(weights @ squares / weights.sum()), w.numel()
+        if variance <= 1:
+            return 1.0
+        gained = n / 2 * (variance - 1 - math.log(variance))  # nats, by n normal numbers
+        return variance**0.5 if gained > math.log(n) / 2 else 1.0  # as BIC chooses

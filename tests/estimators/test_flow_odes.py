@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from scipy.integrate import solve_ivp
 
-from skbi.estimators.flow_odes import log_densities, random_signs, transport
+from skbi.estimators.flow_odes import log_densities, random_signs, to_noise, transport
 from skbi.networks.vector_fields import VectorField
 
 SD = 0.4
@@ -37,6 +37,16 @@ def test_a_gaussian_is_drawn_and_has_its_density():
     log_q, error = log_densities(narrowing, w, 64)
     np.testing.assert_allclose(log_q, stats.norm(0, SD).logpdf(w).sum(axis=1), atol=5e-3)
     assert (error == 0).all()
+    wider, _ = log_densities(narrowing, w, 64, noise_scale=1.5)
+    np.testing.assert_allclose(wider, stats.norm(0, 1.5 * SD).logpdf(w).sum(axis=1), atol=5e-3)
+
+
+@torch.no_grad()
+def test_the_way_back_to_noise_is_the_inverse():
+    field, noise = network(3), torch.randn(20, 3, dtype=torch.float64)
+    torch.testing.assert_close(
+        to_noise(field, transport(field, noise, 64), 64), noise, rtol=0, atol=2e-3
+    )
 
 
 @torch.no_grad()

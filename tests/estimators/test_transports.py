@@ -6,6 +6,7 @@ from scipy import stats
 
 from skbi import CMPEEstimator, FMPEEstimator, JointPrior
 from skbi.estimators import amortised
+from skbi.estimators.residuals import TransportMember
 
 START = {"max_iter": 1, "learning_rate_init": 1e-9, "hidden_layer_sizes": (4,), "random_state": 0}
 PRIOR = JointPrior({"a": stats.uniform(-1, 2), "b": stats.halfnorm()})
@@ -54,6 +55,24 @@ def test_each_observation_of_a_batch_has_its_own_posterior(kind):
         alone = fitted.sample_posterior(x, 4000, random_state=1)
         for one, other in zip(alone.T, draws.T, strict=True):
             assert stats.ks_2samp(one, other).pvalue > 1e-4
+
+
+@kinds
+def test_noise_is_as_wide_as_validation_pairs_need(kind, monkeypatch):
+    """A posterior that is too narrow by a third, N(4 x / 5, 1/5), gets its width back."""
+
+    def start(self, regression, start_at=TransportMember.start_at):
+        slopes, intercept, root = regression
+        start_at(self, (slopes, intercept, 1.5 * root))
+
+    monkeypatch.setattr(TransportMember, "start_at", start)
+    theta, rng = stats.norm(0, 1).rvs((5000, 1), random_state=0), np.random.default_rng(1)
+    X = theta + 0.5 * rng.normal(size=theta.shape)
+    fitted = kind(**START).fit(theta, X)
+    assert fitted.noise_scale_ == pytest.approx(1.5, rel=0.1)
+    draws = fitted.sample_posterior(X[0], 5000)
+    assert draws.std() == pytest.approx(0.2**0.5, rel=0.1)
+    assert kind(**START, early_stopping=False).fit(theta, X).noise_scale_ == 1
 
 
 @kinds
