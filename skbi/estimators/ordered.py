@@ -27,7 +27,7 @@ from skbi.estimators.checks import check_grid, check_lengths
 from skbi.networks.convolutions import ConvolutionalSummary
 from skbi.networks.images import ImageSummary
 from skbi.networks.layers import bounded, zero
-from skbi.networks.series import SeriesSummary
+from skbi.networks.series import GAP_LAGS, SeriesSummary
 from skbi.parallel import each_in_one_thread, one_thread, progress_options
 from skbi.preprocessing.batches import Batch, Indexer
 from skbi.preprocessing.coordinates import ParameterMap
@@ -46,6 +46,8 @@ _MAX_ITER, _N_ITER_NO_CHANGE = 30, 10  # epochs, and those without improvement t
 _LEARNING_RATE, _BATCH_SIZE = 5e-3, 128
 _ALPHA = 0.65  # standard errors of a weight's mean gradient that shrinkage takes, at 10,000 pairs
 _MAX_LOG_CHANGE = 5.0  # of the standard deviations that a regression on moments leaves
+_N_GAPS, _GAP_RANGE = 12, (0.003, 0.99)  # bins of gaps between times, and quantiles they span
+_MIN_SPREAD = 0.05  # of the steps of a clock, as a share of their mean, from which on they differ
 _MIN_SCALE = 1e-6  # standard deviation of a moment over observations, from which on it tells
 
 
@@ -114,6 +116,10 @@ class OrderedSummary:
         Of series, the shortest and the longest in training.
     features : FeatureMap
         Of single points.
+    clock : int or None
+        The channel of series that tells the time: the first that never falls, if its steps differ.
+    bounds : ndarray
+        Of the bins of gaps, as of `SeriesSummary`.
     n_context, n_parameters : int
         As of `Predictor`.
     weights : list of dict of str to ndarray
@@ -126,6 +132,8 @@ class OrderedSummary:
     grid: tuple[int, int] | None
     lengths: tuple[int, int] | None
     features: FeatureMap
+    clock: int | None
+    bounds: NDArray[np.float64]
     n_context: int
     n_parameters: int
     weights: list[dict[str, NDArray[Any]]]
@@ -167,12 +175,15 @@ class OrderedSummary:
                 "reads an observation as one: leave out either."
             )
         features = FeatureMap.fit(packed, mask, asinh=True)
-        shape = order, packed.grid, features.width, estimator.n_summary_features, theta.shape[1]
+        points = features.forward(packed.points)
+        clock = _find_clock(points, packed.sizes) if packed.grid is None else (None, np.zeros(0))
+        n_context = estimator.n_summary_features
+        shape = order, packed.grid, features.width, *clock, n_context, theta.shape[1]
         z = ParameterMap.fit(estimator.prior, theta, flat_coordinates=True).forward(theta)[0]
         with seeded(rng):
             members = [_build(*shape).to(estimator.device) for _ in range(2)]
         like = members[0].log_weight
-        batch = packed.tensors(features.forward(packed.points), like)
+        batch = packed.tensors(points, like)
         indexer, z = Indexer(batch, rng, ordered=True), to_tensor(z, like)
         moments = _moments(members[0], indexer)
         parts, validation = np.array_split(training, 2), np.setdiff1d(np.arange(len(z)), training)
@@ -226,21 +237,45 @@ class OrderedSummary:
         return vectors, predictions
 
     def _restore(self, weights: dict[str, NDArray[Any]]) -> Predictor:
-        shape = self.order, self.grid, self.features.width, self.n_context, self.n_parameters
+        shape = self.order, self.grid, self.features.width, self.clock, self.bounds
         with seeded(np.random.default_rng(0)):
-            member = _build(*shape)
+            member = _build(*shape, self.n_context, self.n_parameters)
         state = {name: torch.as_tensor(w.copy(), device="cpu") for name, w in weights.items()}
         member.load_state_dict(state)
         return member.double().eval()
 
 
+def _find_clock(
+    points: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> tuple[int | None, NDArray[np.float64]]:
+    """Return the channel of points (N, c) that tells the time, and bounds of the gaps in it."""
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+
+    def gaps(channel: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
+        return (channel[lag:] - channel[:-lag])[owners[lag:] == owners[:-lag]]
+
+    for j, channel in enumerate(points.T if points.shape[1] > 1 else []):
+        steps = gaps(channel, 1)
+        if len(steps) and steps.min() >= 0 and steps.std() > _MIN_SPREAD * steps.mean():
+            found = np.concatenate([gaps(channel, lag) for lag in GAP_LAGS])
+            low, high = np.quantile(found[found > 0], _GAP_RANGE)
+            return j, np.geomspace(low, high, _N_GAPS - 1)
+    return None, np.zeros(0)
+
+
 def _build(
-    order: str, grid: tuple[int, int] | None, n_features: int, n_context: int, n_parameters: int
+    order: str,
+    grid: tuple[int, int] | None,
+    n_features: int,
+    clock: int | None,
+    bounds: NDArray[np.float64],
+    n_context: int,
+    n_parameters: int,
 ) -> Predictor:
     """Build an untrained predictor."""
     network: ConvolutionalSummary
     if grid is None:
-        network = SeriesSummary(n_features, n_context)
+        network = SeriesSummary(n_features, n_context, clock=clock, bounds=bounds.tolist())
     else:
         network = ImageSummary(n_features, n_context, grid)
     return Predictor(network, n_context, n_parameters)

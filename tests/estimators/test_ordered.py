@@ -304,3 +304,26 @@ def test_discrete_parameters_of_a_ratio_and_a_single_training_pair():
 def test_no_pairs_are_made_of_series():
     with pytest.raises(ValueError, match=r"needs vectors.*got series or images"):
         quick(NPEEstimator, summary="series", augment=5).fit(THETA, SERIES)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_channel_that_never_falls_is_a_clock(ragged):
+    """Unless its steps are all the same: lags tell as much then."""
+    rng = np.random.default_rng(0)
+    times = rng.exponential(size=(60, 30)).cumsum(axis=1)
+    values = rng.normal(size=(60, 30))
+
+    def found(*channels):
+        X = np.stack(channels, axis=2)
+        X = [x[: 10 + i % 20] for i, x in enumerate(X)] if ragged else X
+        options = {"summary": "series", "max_iter": 1, "n_estimators": 1, "random_state": 0}
+        npe = NPEEstimator(**options, n_transforms=1).fit(rng.normal(size=(60, 1)), X)
+        return npe.summary_transformer_
+
+    clocked = found(values, times)
+    assert clocked.clock == 1
+    scale = clocked.features.scale[1]
+    gaps = np.diff(times, axis=1).ravel()
+    assert gaps.min() < clocked.bounds[0] * scale < np.median(gaps) < clocked.bounds[-1] * scale
+    assert found(values, np.tile(np.arange(30.0), (60, 1))).clock is None
+    assert found(values, -times).clock is None

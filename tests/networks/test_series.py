@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from skbi.networks.series import SeriesSummary
 
 
-def summary(c=2, n_out=5, seed=0):
+def summary(c=2, n_out=5, seed=0, **clock):
     torch.manual_seed(seed)
-    return SeriesSummary(c, n_out, channels=(4, 8)).double()
+    return SeriesSummary(c, n_out, channels=(4, 8), **clock).double()
 
 
 def points_of(lengths, c, seed):
@@ -24,9 +24,10 @@ def points_of(lengths, c, seed):
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=6)
 
 
-@given(lengths=LENGTHS, c=st.integers(1, 3), seed=st.integers(0, 99))
-def test_a_batch_is_summarised_as_its_series_one_by_one(lengths, c, seed):
-    net, points = summary(c), points_of(lengths, c, seed)
+@given(lengths=LENGTHS, c=st.integers(1, 3), seed=st.integers(0, 99), clocked=st.booleans())
+def test_a_batch_is_summarised_as_its_series_one_by_one(lengths, c, seed, clocked):
+    clock = {"clock": 0, "bounds": [1.0, 5.0]} if clocked else {}
+    net, points = summary(c, **clock), points_of(lengths, c, seed)
     together, _ = net(points, torch.tensor(lengths))
     alone = [net(x, torch.tensor([len(x)]))[0] for x in points.split(lengths)]
     torch.testing.assert_close(together, torch.cat(alone))
@@ -76,3 +77,29 @@ def test_moments_are_those_of_a_slow_reference():
                     expected.append(math.log((total + 0.2) / (len(pairs) + 0.1)))
         np.testing.assert_allclose(row[14:-1], expected, atol=1e-6)
         assert row[-1] == math.log(n)
+
+
+def test_gaps_between_times_sort_pairs_as_a_slow_reference_does():
+    rng, lengths, bounds = np.random.default_rng(0), [4, 30], [0.5, 1.5, 3.0]
+    times = [rng.exponential(size=n).cumsum() for n in lengths]
+    points = torch.as_tensor(
+        np.vstack([np.column_stack([rng.normal(size=len(t)), t]) for t in times])
+    )
+    plain, clocked = (
+        SeriesSummary(2, 5, **options).double().arrange(points, torch.tensor(lengths))[1]
+        for options in ({}, {"clock": 1, "bounds": bounds})
+    )
+    torch.testing.assert_close(clocked[:, :-9], plain[:, :-1])
+    for row, x in zip(clocked[:, -9:-1].numpy(), points.split(lengths), strict=True):
+        value, time = x.numpy().T
+        u, expected = (value - value.mean()) / value.std(), []
+        for sign in (-1, 1):
+            totals, counts = np.full(4, 0.2), np.full(4, 0.1)
+            for i in range(len(u)):
+                for lag in (1, 2, 4, 8):
+                    if i + lag < len(u):
+                        k = np.searchsorted(bounds, time[i + lag] - time[i])
+                        totals[k] += (u[i + lag] + sign * u[i]) ** 2
+                        counts[k] += 1
+            expected.extend(np.log(totals / counts))
+        np.testing.assert_allclose(row, expected, atol=1e-6)
