@@ -1,5 +1,6 @@
 """Ensembles: mixture weights, the mixture's density and draws, members that need no flow."""
 
+import copy
 import math
 from functools import partial
 
@@ -10,6 +11,8 @@ from scipy import optimize, special, stats
 from torch import nn
 
 from skbi.flows import BASE_SCALES, RealNVP
+from skbi.networks import DeepSet
+from skbi.networks.vector_fields import VectorField
 from skbi.training import DensityMember, Ensemble, JointTraining, Member
 from skbi.training.ensemble import _BASE_COUNTS
 
@@ -255,3 +258,40 @@ def test_draws_of_each_member_are_restored_by_its_own_map():
     assert stats.kstest(z[0, ~second[0]], "norm").pvalue > 1e-3
     of_second = z[0, second[0]] - 100
     assert of_second.var() == pytest.approx(0.5 + 0.5 * 16, rel=0.1)
+
+
+class Aliased(nn.Module):
+    """A user's module, which lists its layers a second time."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.layers = [self.first]
+
+    def forward(self, x):
+        return self.layers[0](x)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [DeepSet(2, 3), VectorField(2, 3, (4, 4)), nn.Sequential(nn.Linear(2, 2), Aliased())],
+    ids=["DeepSet", "VectorField", "user's"],
+)
+def test_a_copy_in_double_precision_is_a_deep_copy(module):
+    holder = Member()
+    holder.module = module
+    (twin,) = Ensemble([holder]).double().members
+    deep = copy.deepcopy(holder).double()
+    assert list(twin.state_dict()) == list(deep.state_dict())
+    for one, other in zip(twin.state_dict().values(), deep.state_dict().values(), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    twin.log_weight += 1
+    for one in twin.module.parameters():
+        one.data += 1
+    assert holder.log_weight == 0
+    assert {parameter.dtype for parameter in holder.parameters()} == {torch.float32}
+    assert torch.equal(next(deep.module.parameters()), next(holder.module.parameters()).double())
+    if isinstance(module, nn.Sequential):
+        x = torch.ones(1, 2, dtype=torch.float64)
+        torch.testing.assert_close(twin.module[1](x), deep.module[1](x) + 3)  # two weights, a bias
