@@ -5,7 +5,7 @@ Run skbi on a Dask cluster: simulate, calibrate, sample many posteriors, search 
 
 ::
 
-    pip install -c tests/constraints.txt -e ".[distributed]"
+    pip install -c tests/constraints.txt -e ".[distributed,plot]"
     python examples/distributed_dask.py
 
 None of the four calls mentions the cluster, and each gives the same numbers without one. The
@@ -54,7 +54,9 @@ joblib's default backend, which names it.
 """
 
 import time
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from dask.distributed import Client, LocalCluster
 from joblib import parallel_config
@@ -63,6 +65,8 @@ from sklearn.model_selection import GridSearchCV
 
 from skbi import JointPrior, NLEEstimator, NPEEstimator, coverage_score, simulate
 
+PICTURES = Path(__file__).parent / "pictures"
+STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 160}
 PRIOR = JointPrior({"growth": stats.uniform(0.5, 1.5), "capacity": stats.uniform(50, 100)})
 
 
@@ -85,6 +89,16 @@ def timed(name, call):
     return result
 
 
+def draw(truth, draws):
+    """Draw each colony's posterior, and the truth."""
+    figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    for i, (row, posterior) in enumerate(zip(truth, draws, strict=True)):
+        ax.plot(*posterior.T, ".", color=f"C{i}", markersize=3, alpha=0.4)
+        ax.plot(*row, "P", color=f"C{i}", markeredgecolor="white", markersize=12)
+    ax.set(xlabel="growth", ylabel="capacity", title="four colonies, the truth marked")
+    return figure
+
+
 def main():
     """Make all four calls on two workers."""
     with (
@@ -105,6 +119,9 @@ def main():
         draws = timed("NLE posteriors of four", lambda: nle.sample_posterior(observed))
         for row, mean, sd in zip(truth[:4], draws.mean(axis=1), draws.std(axis=1), strict=True):
             print("  truth", row.round(2), "posterior", mean.round(2), "+-", sd.round(2))
+        PICTURES.mkdir(exist_ok=True)
+        with plt.rc_context(STYLE):
+            draw(truth[:4], draws).savefig(PICTURES / "distributed_dask.png")
 
         grid = {"n_transforms": [2, 6], "alpha": [0.05, 0.2]}
         search = GridSearchCV(NPEEstimator(prior=PRIOR, max_iter=10, random_state=0), grid, cv=2)

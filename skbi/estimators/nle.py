@@ -144,6 +144,11 @@ class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
     best_validation_score_ : float or None
         That of the fitted mixture, each member with the weights of its own best epoch.
 
+    See Also
+    --------
+    NREEstimator : For data that have no density.
+    NPEEstimator : Learns the posterior itself, for many observations.
+
     References
     ----------
     Papamakarios et al., Sequential neural likelihood, 2018, https://arxiv.org/abs/1805.07226.

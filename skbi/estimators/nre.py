@@ -147,6 +147,11 @@ class NREEstimator(SampledPosterior, BaseSBIEstimator):
     best_validation_score_ : float or None
         What `score` gives of the fitted mixture on the validation pairs.
 
+    See Also
+    --------
+    NLEEstimator : Learns a density of the data, and the evidence with it.
+    NPEEstimator : Learns the posterior itself, for many observations.
+
     References
     ----------
     Miller, Weniger and Forre, Contrastive neural ratio estimation, 2022,
