@@ -129,15 +129,15 @@ def test_hpd_agrees_with_a_slow_reference():
 def test_hpd_of_an_nle_is_that_of_the_posterior():
     """Its likelihood must be multiplied by the prior: here of a count, by ranks and by density."""
     prior = JointPrior({"count": stats.binom(5, 0.2)})
-    theta = prior.sample(3000, random_state=0)
+    theta = prior.sample(2500, random_state=0)
     X = theta + 2 * np.random.default_rng(1).normal(size=theta.shape)
-    nle = NLEEstimator(prior=prior, max_iter=10, random_state=0).fit(theta[1000:], X[1000:])
+    nle = NLEEstimator(prior=prior, max_iter=10, random_state=0).fit(theta[500:], X[500:])
     np.testing.assert_allclose(
         nle.log_posterior(theta, X), nle.log_prob(theta, X) + prior.log_prob(theta)
     )
     for kind in ("hpd", "rank"):
         options = {"kind": kind, "n_samples": 50, "random_state": 0}
-        assert coverage_score(nle, theta[:1000], X[:1000], **options) > 0.95
+        assert coverage_score(nle, theta[:500], X[:500], **options) > 0.95
 
 
 @given(

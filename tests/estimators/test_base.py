@@ -102,7 +102,7 @@ def test_weighted_pairs_of_another_proposal_count_as_the_priors(kind):
     """Theta ~ N(1, 4) weighted to the prior N(0, 1); x = theta + N(0, 1)."""
     rng, prior = np.random.default_rng(0), JointPrior({"mu": stats.norm()})
     proposal = stats.norm(1, 2)
-    theta = proposal.rvs((8000, 1), random_state=0)
+    theta = proposal.rvs((4000, 1), random_state=0)
     X = theta + rng.normal(size=theta.shape)
     weights = prior.log_prob(theta) - proposal.logpdf(theta[:, 0])
     fitted = kind(prior=prior, max_iter=15, random_state=0).fit(theta, X, np.exp(weights))

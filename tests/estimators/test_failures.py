@@ -44,9 +44,7 @@ def test_posteriors_know_that_the_simulation_did_not_fail(fitted):
 
 def test_sampling_adds_up_points_and_gradients_agree(fitted):
     x = np.array([[[0.3], [1.2], [2.0]]])
-    draws = {
-        s: fitted.sample_posterior(x, 1000, sampler=s, random_state=0) for s in ("smc", "nuts")
-    }
+    draws = {s: fitted.sample_posterior(x, 400, sampler=s, random_state=0) for s in ("smc", "nuts")}
     grid = np.linspace(-2, 2, 4001)
     weights = np.exp(sum(stats.norm.logpdf(v, grid) for v in x.ravel()))
     exact = (grid * weights).sum() / weights.sum()

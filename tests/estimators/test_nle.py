@@ -386,7 +386,7 @@ def test_a_posterior_is_refined_by_a_likelihood(gaussian):
     options = {"sampler": "importance", "proposal": npe, "random_state": 1}
     np.testing.assert_array_equal(refined, gaussian.sample_posterior(X_obs, 200, **options))
     log_z, error = gaussian.log_evidence(X_obs, **options)
-    nested, its_error = gaussian.log_evidence(X_obs, sampler="nested", nlive=100, random_state=0)
+    nested, its_error = gaussian.log_evidence(X_obs, sampler="nested", nlive=60, random_state=0)
     assert (np.abs(log_z - nested) < 4 * np.hypot(error, its_error)).all()
     for wrong in (None, NPEEstimator(), gaussian.prior):
         with pytest.raises(ValueError, match="needs proposal=, a fitted NPEEstimator"):

@@ -63,7 +63,7 @@ def on_sets():
 
 @pytest.mark.parametrize("p", [1, 5])
 def test_defaults_recover_a_conjugate_gaussian_posterior(p):
-    theta, X, _, _ = linear_gaussian(p, 5000)
+    theta, X, _, _ = linear_gaussian(p, 4000)
     _, X_obs, mean, covariance = linear_gaussian(p, 200, seed=1)
     prior = JointPrior({f"mu_{j}": stats.norm() for j in range(p)})
     npe = NPEEstimator(prior=prior, random_state=0).fit(theta, X)
@@ -232,9 +232,9 @@ def test_a_larger_set_narrows_the_posterior():
     prior = JointPrior({"mu": stats.norm()})
     rng = np.random.default_rng(0)
     theta = prior.sample(4000, random_state=0)
-    X = [t + rng.normal(size=(s, 1)) for t, s in zip(theta, rng.integers(1, 41, 4000), strict=True)]
+    X = [t + rng.normal(size=(s, 1)) for t, s in zip(theta, rng.integers(1, 21, 4000), strict=True)]
     npe = NPEEstimator(prior=prior, n_estimators=1, max_iter=15, random_state=0).fit(theta, X)
-    for size in (3, 10, 35):
+    for size in (3, 10, 18):
         X_obs = rng.normal(size=(100, 1, 1)) + rng.normal(size=(100, size, 1))
         draws, exact = npe.sample_posterior(X_obs, 1000), X_obs.sum(axis=(1, 2)) / (1 + size)
         sd = 1 / np.sqrt(1 + size)
@@ -314,20 +314,20 @@ def test_missing_entries_can_be_masked():
     """Two looks at theta, the second often missing: the posterior must know which it has.
 
     Not to know costs log(7) - 1/2 = 1.4 nats where the second look is there, whose posterior is
-    seven times narrower; a tenth of that is left to learning from 4,000 pairs.
+    seven times narrower; a tenth of that is left to learning from 2,000 pairs.
     """
     rng, prior = np.random.default_rng(0), JointPrior({"mu": stats.norm()})
-    theta = rng.normal(size=(6000, 1))
-    X = theta + np.array([1.0, 0.1]) * rng.normal(size=(6000, 2))
-    missing = rng.random(6000) < 0.5
+    theta = rng.normal(size=(4000, 1))
+    X = theta + np.array([1.0, 0.1]) * rng.normal(size=(4000, 2))
+    missing = rng.random(4000) < 0.5
     X[missing, 1] = np.nan
     npe = NPEEstimator(prior=prior, missing="mask", max_iter=20, random_state=0)
-    npe.fit(theta[:4000], X[:4000])
+    npe.fit(theta[:2000], X[:2000])
     precision = 1 + (np.array([1, 100]) * ~np.isnan(X)).sum(axis=1)
     mean = np.nansum(np.array([1, 100]) * X, axis=1) / precision
     exact = stats.norm.logpdf(theta[:, 0], mean, precision**-0.5)
-    gap = exact[4000:] - npe.log_prob(theta[4000:], X[4000:])
-    for some in (missing[4000:], ~missing[4000:]):
+    gap = exact[2000:] - npe.log_prob(theta[2000:], X[2000:])
+    for some in (missing[2000:], ~missing[2000:]):
         assert gap[some].mean() < 0.14
     assert npe.sample_posterior([[0.3, np.nan]], 1000).std() > 0.5
 

@@ -44,10 +44,10 @@ def test_draws_inside_a_region_are_the_priors(npe):
     rng = np.random.default_rng(0)
     region = Region(npe, X_OBS, 0.01, rng)
     inner = Region(npe, X_OBS + 0.3, 0.01, rng, within=region)
-    slow = PRIOR.sample(100_000, random_state=1)
+    slow = PRIOR.sample(50_000, random_state=1)
     for r in (region, inner):
-        draws, expected = r.sample(3000, rng), slow[r.contains(slow)]
-        assert draws.shape == (3000, 2)
+        draws, expected = r.sample(1500, rng), slow[r.contains(slow)]
+        assert draws.shape == (1500, 2)
         assert r.contains(draws).all()
         for x, y in zip(draws.T, expected.T, strict=True):
             assert stats.ks_2samp(x, y).pvalue > 1e-3

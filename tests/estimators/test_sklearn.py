@@ -199,23 +199,32 @@ def routing(request):
         yield
 
 
-@estimators
-@pytest.mark.parametrize("data", KINDS)
-@pytest.mark.parametrize(
-    ("search", "options"),
-    [
-        (GridSearchCV, {}),
-        (RandomizedSearchCV, {"n_iter": 2, "random_state": 0}),
-        (HalvingGridSearchCV, {"random_state": 0, "min_resources": 20}),
-    ],
-)
-def test_searches(estimator, data, search, options, routing):
+def search_finds_the_best(search, estimator, data, **options):
     theta, X = data()
     found = search(estimator, GRID, **STRICT, **options).fit(theta, X)
     assert found.best_params_["max_iter"] in (1, 2)
     best = found.best_estimator_
     assert found.score(theta, X) == best.score(theta, X)
     assert np.isfinite(found.cv_results_["mean_test_score"]).all()
+
+
+@estimators
+@pytest.mark.parametrize("data", KINDS)
+def test_a_grid_is_searched(estimator, data, routing):
+    search_finds_the_best(GridSearchCV, estimator, data)
+
+
+@estimators
+@pytest.mark.parametrize("data", [vectors, ragged])
+@pytest.mark.parametrize(
+    ("search", "options"),
+    [
+        (RandomizedSearchCV, {"n_iter": 2}),
+        (HalvingGridSearchCV, {"min_resources": 20}),
+    ],
+)
+def test_other_searches(estimator, data, search, options):
+    search_finds_the_best(search, estimator, data, random_state=0, **options)
 
 
 @estimators

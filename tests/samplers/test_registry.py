@@ -45,14 +45,14 @@ class Gaussian:
 
 def test_a_sampler_of_ones_own_samples_the_posterior():
     likelihoods = [Gaussian(-1.0), Gaussian(2.0)]
-    options = {"options": {"n_steps": 60}}
+    options = {"options": {"n_steps": 40}}
     rng = np.random.default_rng(0)
-    draws, infos = sample_each(METROPOLIS, likelihoods, PRIOR, 4000, rng, **options)
+    draws, infos = sample_each(METROPOLIS, likelihoods, PRIOR, 2000, rng, **options)
     for x, sample, info in zip((-1.0, 2.0), draws, infos, strict=True):
         assert stats.kstest(sample[:, 0], stats.norm(x / 2, 0.5**0.5).cdf).pvalue > 1e-3
-        assert info.n_calls == 4000 * 61
+        assert info.n_calls == 2000 * 41
     rng = np.random.default_rng(0)
-    again, _ = sample_each(METROPOLIS, likelihoods, PRIOR, 4000, rng, n_jobs=2, **options)
+    again, _ = sample_each(METROPOLIS, likelihoods, PRIOR, 2000, rng, n_jobs=2, **options)
     np.testing.assert_array_equal(again, draws)
 
 
