@@ -209,14 +209,20 @@ class TransportEstimator(AmortisedPosterior):
         """Return the noise that makes draws as wide as validation pairs need, 1 or more."""
         if data.validation is None:
             return 1.0
-        pairs, ensemble = data.validation[:_N_CALIBRATED], self._active()
-        contexts, *_ = embed_observations(data.X.take(pairs), self._maps, ensemble.members)
-        z = to_tensor(self._maps.theta.forward(data.theta[pairs])[0], contexts[0])
-        w = ensemble.members[0].to_residuals(z, contexts[0])
+        ensemble, contexts, w, weights = self._read_validation(data)
         squares = self._squares(ensemble, contexts, w).clamp(max=_MAX_SQUARE).mean(dim=1)
-        weights = to_tensor(data.weights[pairs], w)
         variance, n = float(weights @ squares / weights.sum()), w.numel()
         if variance <= 1:
             return 1.0
         gained = n / 2 * (variance - 1 - math.log(variance))  # nats, by n normal numbers
         return variance**0.5 if gained > math.log(n) / 2 else 1.0  # as BIC chooses
+
+    def _read_validation(
+        self, data: TrainingData
+    ) -> tuple[Ensemble, Sequence[Tensor], Tensor, Tensor]:
+        """Return the ensemble; contexts, residuals and weights of some validation pairs."""
+        pairs, ensemble = data.validation[:_N_CALIBRATED], self._active()
+        contexts, *_ = embed_observations(data.X.take(pairs), self._maps, ensemble.members)
+        z = to_tensor(self._maps.theta.forward(data.theta[pairs])[0], contexts[0])
+        w = ensemble.members[0].to_residuals(z, contexts[0])
+        return ensemble, contexts, w, to_tensor(data.weights[pairs], w)
