@@ -24,7 +24,7 @@ from sklearn.utils.validation import _num_samples
 from tqdm.auto import tqdm
 
 from skbi.calibration.ranks import check_draws, check_truths, pit_values, ranks_of_pit
-from skbi.parallel import blocks, one_thread, progress_options
+from skbi.parallel import blocks, one_blas_thread, one_thread, progress_options
 from skbi.randomness import RandomState, as_generator
 
 __all__ = [
@@ -166,7 +166,7 @@ def _measure_block(
     """Measure the runs of one task."""
     rng = np.random.default_rng(seed)
     options = {"random_state": int(rng.integers(2**31)), **without_typicality_check(estimator)}
-    with one_thread():
+    with one_thread(), one_blas_thread():
         theta, samples = check_draws(theta, estimator.sample_posterior(X, n_samples, **options))
         return measure(estimator, theta, samples, X, rng)
 

@@ -97,7 +97,6 @@ class AmortisedPosterior(BaseSBIEstimator):
         log_q, log_det = self._evaluate(theta, X, log_density)
         return np.where(np.isfinite(log_det), log_q + log_det, -np.inf)
 
-    @torch.no_grad()
     def _evaluate(
         self, theta: ArrayLike, X: Any, evaluate: Evaluate
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -117,11 +116,15 @@ class AmortisedPosterior(BaseSBIEstimator):
         contexts, _, frame = embed_observations(packed, self._maps, ensemble.members)
         z, log_det = self._maps.theta.forward(table)
         values = np.empty(len(table))
-        for rows in blocks(len(table), MAX_POINTS):
+
+        @torch.no_grad()  # which holds for the calling thread only
+        def evaluate_block(rows: slice) -> None:
             observations = slice(None) if len(packed) == 1 else owners[rows]
             paired = [context[observations] for context in contexts]
             own = None if frame is None else frame[observations]
             values[rows] = evaluate(ensemble, z[rows], paired, own).cpu().numpy()
+
+        each_in_one_thread(evaluate_block, [(rows,) for rows in blocks(len(table), MAX_POINTS)])
         return values.reshape(shape), log_det.reshape(shape)
 
     # ---- fitting

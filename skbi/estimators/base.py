@@ -225,9 +225,9 @@ class BaseSBIEstimator(BaseEstimator, ABC):
                     rng,
                     progress={"desc": type(self).__name__, **progress_options(self.verbose)},
                 )
-            best_score = None
-            if validation is not None:
-                best_score = self._weigh(training, objective, validation)
+                best_score = None
+                if validation is not None:
+                    best_score = self._weigh(training, objective, validation)
         training.release()
         return members, history, best_score
 

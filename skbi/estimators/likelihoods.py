@@ -19,7 +19,7 @@ from skbi.estimators.regressors import ReadsParameters
 from skbi.estimators.sampled import LearntLikelihood
 from skbi.flows import ConditionalFlow
 from skbi.networks.layers import MLP
-from skbi.parallel import blocks, one_thread
+from skbi.parallel import blocks, each_in_one_thread, one_thread
 from skbi.preprocessing.coordinates import ParameterMap
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
@@ -260,7 +260,6 @@ def embed_parameters(ensemble: Ensemble, z: NDArray[np.float64]) -> list[Tensor]
     return [member.embed_parameters(to_tensor(z, like)) for member in ensemble.members]
 
 
-@torch.no_grad()
 def log_likelihood(
     ensemble: Ensemble, maps: Maps, z: NDArray[np.float64], packed: Packed
 ) -> NDArray[np.float64]:
@@ -279,14 +278,19 @@ def log_likelihood(
         return np.stack(Likelihood.evaluate_each(likelihoods, each_z))
     if len(packed) == 1:
         return Likelihood(ensemble, maps, packed, None).evaluate(z)
-    contexts = embed_parameters(ensemble, z)
+    with one_thread():
+        contexts = embed_parameters(ensemble, z)
     y, log_ratio = maps.to_density(packed.points)
     x = to_tensor(y, contexts[0])
     owners, values = packed.owners(), np.empty(len(x))
-    for rows in blocks(len(x), MAX_POINTS):
+
+    @torch.no_grad()  # which holds for the calling thread only
+    def evaluate_block(rows: slice) -> None:
         if len(z) == 1:
             values[rows] = ensemble.log_prob(x[None, rows], contexts)[0].cpu()
         else:
             paired = [context[owners[rows]] for context in contexts]
             values[rows] = ensemble.log_prob(x[rows], paired).cpu()
+
+    each_in_one_thread(evaluate_block, [(rows,) for rows in blocks(len(x), MAX_POINTS)])
     return np.bincount(owners, values + log_ratio, minlength=len(packed))

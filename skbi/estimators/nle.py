@@ -38,7 +38,7 @@ from skbi.estimators.pairs import TrainingData, plan_training
 from skbi.estimators.sampled import SampledPosterior, advise_on_points, extend_range
 from skbi.estimators.typicality import describe_untypical, p_values_of_sets
 from skbi.networks.layers import MLP
-from skbi.parallel import blocks
+from skbi.parallel import blocks, one_thread
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, axes_of, to_tensor
 from skbi.priors import Prior
@@ -315,7 +315,8 @@ class NLEEstimator(LearnsFailures, SampledPosterior, DensityEstimator):
         for rows in blocks(len(table), max(1, MAX_POINTS // n_samples)):
             for columns in blocks(n_samples, MAX_POINTS):
                 shape = points[rows, columns].shape
-                points[rows, columns] = ensemble.draw([c[rows] for c in contexts], shape, rng)
+                with one_thread():
+                    points[rows, columns] = ensemble.draw([c[rows] for c in contexts], shape, rng)
         return self._maps.from_density(points, rng)
 
     # ---- fitting

@@ -26,7 +26,7 @@ from skbi.estimators.summaries import read_linearly, regress_on_moments, summari
 from skbi.networks.critic import Critic
 from skbi.networks.layers import soft_clip
 from skbi.networks.sets import DeepSet
-from skbi.parallel import blocks, each_in_one_thread
+from skbi.parallel import blocks, each_in_one_thread, one_thread
 from skbi.preprocessing.batches import Batch
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
@@ -353,18 +353,21 @@ def embed_parameters(z: NDArray[np.float64], ensemble: Ensemble) -> list[Tensor]
     return [member.embed_parameters(tensor) for member in ensemble.members]
 
 
-@torch.no_grad()
 def log_ratio(
     ensemble: Ensemble, maps: Maps, z: NDArray[np.float64], packed: Packed, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return log r of every observation with z[rows], (n,); z are embedded once."""
     values = np.empty(len(packed))
-    for some in packed.blocks(MAX_ROWS):
+
+    @torch.no_grad()  # which holds for the calling thread only
+    def evaluate_block(some: slice) -> None:
         x = embed_observations(packed[some], maps, ensemble)
         used, inverse = np.unique(rows[some], return_inverse=True)
         theta = [t[inverse] for t in embed_parameters(z[used], ensemble)]
         each = zip(ensemble.members, theta, x, strict=True)
         values[some] = ensemble.mix([m.of_pairs(t, h) for m, t, h in each]).cpu().numpy()
+
+    each_in_one_thread(evaluate_block, [(some,) for some in packed.blocks(MAX_ROWS)])
     return values
 
 
@@ -386,14 +389,18 @@ def contrastive_losses(
     return nre_c(own, others, log_weights).numpy()
 
 
-@torch.no_grad()
 def scores_against(
     ensemble: Ensemble, maps: Maps, z: NDArray[np.float64], packed: Packed
 ) -> Tensor:
     """Return log r of every observation with every z (m, p), (n, m), in double precision."""
-    theta, found = embed_parameters(z, ensemble), []
-    for some in packed.blocks(max(1, _MAX_SCORES // len(z))):
+    with one_thread():
+        theta = embed_parameters(z, ensemble)
+
+    @torch.no_grad()  # which holds for the calling thread only
+    def evaluate_block(some: slice) -> Tensor:
         x = embed_observations(packed[some], maps, ensemble)
         each = zip(ensemble.members, theta, x, strict=True)
-        found.append(ensemble.mix([m.of_all(t, h) for m, t, h in each]).double().cpu())
-    return torch.cat(found)
+        return ensemble.mix([m.of_all(t, h) for m, t, h in each]).double().cpu()
+
+    parts = packed.blocks(max(1, _MAX_SCORES // len(z)))
+    return torch.cat(each_in_one_thread(evaluate_block, [(some,) for some in parts]))

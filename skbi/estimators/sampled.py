@@ -21,7 +21,7 @@ from torch import Tensor
 from skbi.estimators.checks import check_n_samples
 from skbi.estimators.pairs import TrainingData
 from skbi.estimators.summaries import order_of
-from skbi.parallel import blocks, each_in_one_thread
+from skbi.parallel import blocks, each_in_one_thread, one_thread
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, chunks, to_tensor
 from skbi.priors import Prior, check_prior, from_normal, to_normal
@@ -426,7 +426,8 @@ class LearntLikelihood(ABC):
 
         Blocks of theta and of points are evaluated side by side, each in one torch thread.
         """
-        contexts, parts = self.embed(to_tensor(z, self.ensemble.like)), self.parts()
+        with one_thread():
+            contexts, parts = self.embed(to_tensor(z, self.ensemble.like)), self.parts()
         values = np.zeros((len(parts), len(z)))
 
         @torch.no_grad()  # which holds for the calling thread only
@@ -434,11 +435,8 @@ class LearntLikelihood(ABC):
             density = self.log_prob(parts[i], [context[rows] for context in contexts])
             values[i, rows] = density.cpu().numpy()
 
-        tasks = [
-            (i, rows)
-            for i, part in enumerate(parts)
-            for rows in blocks(len(z), self.rows_at_once(part))
-        ]
+        n = len(z)
+        tasks = [(i, r) for i, p in enumerate(parts) for r in blocks(n, self.rows_at_once(p))]
         each_in_one_thread(evaluate_block, tasks)
         return values.sum(axis=0) + self.constant
 
@@ -447,15 +445,17 @@ class LearntLikelihood(ABC):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Log likelihood (m,) and gradient (m, p) at the Gaussian coordinates z of the prior."""
         inner, slopes = self._coordinates(z)
-        value, gradient = np.zeros(len(z)), np.zeros(z.shape)
-        for part in self.parts():
-            for rows in blocks(len(z), self.rows_at_once(part)):
-                w = to_tensor(inner[rows], self.ensemble.like).requires_grad_()
-                total = self.log_prob(part, self.embed(w))
-                (slope,) = torch.autograd.grad(total.sum(), w)
-                value[rows] += total.detach().cpu().numpy()
-                gradient[rows] += slope.double().cpu().numpy()
-        value += self.constant
+        value, gradient = np.full(len(z), self.constant), np.zeros(z.shape)
+
+        def evaluate_block(part: Any, rows: slice) -> tuple[slice, Tensor, Tensor]:
+            w = to_tensor(inner[rows], self.ensemble.like).requires_grad_()
+            total = self.log_prob(part, self.embed(w))
+            return rows, total.detach(), torch.autograd.grad(total.sum(), w)[0]
+
+        tasks = [(p, rows) for p in self.parts() for rows in blocks(len(z), self.rows_at_once(p))]
+        for rows, total, slope in each_in_one_thread(evaluate_block, tasks):
+            value[rows] += total.cpu().numpy()
+            gradient[rows] += slope.double().cpu().numpy()
         if self.maps.theta.prior is not self.prior:
             outside = np.isneginf(self.maps.theta.forward(from_normal(self.prior, z))[1])
             value[outside], gradient[outside] = _LOG_ZERO, 0

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
-from skbi.parallel import n_threads, one_thread
+from skbi.parallel import n_threads, one_blas_thread, one_thread
 from skbi.priors import Prior
 from skbi.samplers.enumeration import can_enumerate, enumerate_all
 from skbi.samplers.importance import importance
@@ -260,7 +260,7 @@ def _sample_piece(
     alone: bool,
 ) -> tuple[list[Array], list[SamplerInfo]]:
     """Sample some observations, whose likelihoods have all of torch's threads only if alone."""
-    with nullcontext() if alone else one_thread():
+    with nullcontext() if alone else one_thread(), one_blas_thread():
         rngs = [np.random.default_rng(seed) for seed in seeds]
         return sampler.together(likelihoods, prior, n_samples, rngs, **options)
 
@@ -275,7 +275,7 @@ def _sample_one(
     alone: bool,
 ) -> tuple[Array, SamplerInfo]:
     """Sample one observation, with all of torch's threads only if it is the only one."""
-    with nullcontext() if alone else one_thread():
+    with nullcontext() if alone else one_thread(), one_blas_thread():
         rng = np.random.default_rng(seed)
         return sampler.function(likelihood, prior, n_samples, rng, **options)
 
