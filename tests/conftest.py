@@ -5,11 +5,10 @@ Tests run side by side, a process for each core (``pytest -n 0``: one after anot
 
 import os
 
-import torch
-from hypothesis import HealthCheck, settings
+if "PYTEST_XDIST_WORKER" in os.environ:  # before numpy and torch start threads that would compete
+    os.environ["OMP_NUM_THREADS"] = "1"
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
+from hypothesis import HealthCheck, settings
 
 n_examples = os.environ.get("SKBI_EXAMPLES")
 settings.register_profile(
