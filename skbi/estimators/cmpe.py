@@ -32,7 +32,7 @@ from skbi.training.ensemble import Ensemble, JointTraining
 
 __all__ = ["CMPEEstimator"]
 
-_N_SCORED = 100  # draws for each observation that `score` is of
+_N_SCORED = 100  # draws for each observation that `score`, and the width of noise, are judged by
 _MAX_ROWS = 50  # validation rows drawn for at a time
 
 

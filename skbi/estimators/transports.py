@@ -42,7 +42,7 @@ from skbi.training.start import MAX_START_ROWS, MIN_START_ROWS, regress
 __all__ = ["TransportEstimator"]
 
 _N_CALIBRATED = 1000  # validation pairs that the scale of noise is judged by
-_MAX_SQUARE = 25.0  # at which a square counts, whatever its size
+_MAX_SQUARE = 25.0  # that a residual counts at most
 _MAX_EMULATED = 20  # parameters up to which vectors of up to 128 features are compressed
 
 

@@ -14,10 +14,10 @@ from skbi.networks.layers import hard_clip
 
 __all__ = ["GAP_LAGS", "SeriesSummary"]
 
+GAP_LAGS = (1, 2, 4, 8)  # of pairs that are sorted by the gap between their times
 _MIN_VARIANCE = 1e-8  # added to the variance of each series
 _LAGS = (1, 2, 4, 8, 16, 32)
 _N_COSINES = 8
-GAP_LAGS = (1, 2, 4, 8)  # of pairs that are sorted by the gap between their times
 _PRIOR_COUNT = 0.1  # pairs of uncorrelated points that a mean over pairs counts beforehand
 
 
