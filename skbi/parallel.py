@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from numbers import Integral
@@ -118,7 +118,9 @@ def _blas() -> ThreadpoolController:
 
 
 def each_in_one_thread(
-    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], at_once: int | None = None
+    task: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    pool: ThreadPoolExecutor | None = None,
 ) -> list[Any]:
     """Call a task with each of several arguments, many calls at a time.
 
@@ -130,8 +132,8 @@ def each_in_one_thread(
     task : callable
     arguments : sequence of tuple
         The arguments of every call.
-    at_once : int, optional
-        Calls at a time. By default, as many as torch has threads.
+    pool : ThreadPoolExecutor, optional
+        The threads. By default new ones, as many as torch would have.
 
     Returns
     -------
@@ -148,11 +150,11 @@ def each_in_one_thread(
         with one_thread():
             return task(*each)
 
-    n = min(len(arguments), at_once or n_threads())
-    if n <= 1:
+    n = min(len(arguments), n_threads())
+    if len(arguments) == 1 or (pool is None and n <= 1):
         return [run(each) for each in arguments]
-    with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(run, arguments))
+    with nullcontext(pool) if pool else ThreadPoolExecutor(n) as threads:
+        return list(threads.map(run, arguments))
 
 
 def n_threads() -> int:

@@ -14,10 +14,21 @@ from joblib import Parallel, delayed
 from known_posterior import Gaussian
 from likelihoods import LinearGaussian
 from scipy import stats
+from sklearn.base import clone
 from threadpoolctl import threadpool_info, threadpool_limits
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import skbi.parallel
-from skbi import JointPrior, NLEEstimator, NPEEstimator, coverage_score, sequential
+from skbi import (
+    CMPEEstimator,
+    FMPEEstimator,
+    JointPrior,
+    NLEEstimator,
+    NPEEstimator,
+    NREEstimator,
+    coverage_score,
+    sequential,
+)
 from skbi.parallel import (
     blocks,
     each_in_one_thread,
@@ -117,6 +128,58 @@ def test_each_task_runs_once_and_in_one_thread(three_threads, n_tasks):
     each_in_one_thread(task, [(i,) for i in range(n_tasks)])
     assert n_threads == [[1]] * n_tasks
     assert torch.get_num_threads() == 3
+
+
+def draws(estimator, **options):
+    return estimator.sample_posterior(X[:1], 20, random_state=0, **options)
+
+
+AMORTISED = {
+    "fit": lambda e: clone(e).fit(THETA, X),
+    "score": lambda e: e.score(THETA, X),
+    "sample_posterior": draws,
+    "coverage_score": lambda e: coverage_score(e, THETA[:3], X[:3], n_samples=20, random_state=0),
+}
+DENSITY = AMORTISED | {"log_prob": lambda e: e.log_prob(THETA, X)}
+SAMPLED = DENSITY | {
+    "nuts": partial(draws, sampler="nuts"),
+    "log_posterior": lambda e: e.log_posterior(THETA, X[:1]),
+}
+METHODS = {
+    NPEEstimator: DENSITY,
+    NLEEstimator: SAMPLED
+    | {
+        "sample_likelihood": lambda e: e.sample_likelihood(THETA, 2, random_state=0),
+        "log_evidence": lambda e: e.log_evidence(X[:1], random_state=0),
+    },
+    NREEstimator: SAMPLED | {"normalization": lambda e: e.normalization(X[:1], random_state=0)},
+    FMPEEstimator: DENSITY,
+    CMPEEstimator: AMORTISED,
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # the fits are as short as can be
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_network_of_every_method_runs_in_one_thread(monkeypatch, kind, three_threads):
+    found = []
+
+    def watch(function):
+        def call(*args, **kwargs):
+            found.append(torch.get_num_threads())
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("addcmul", "bmm"):  # draws call no module
+        monkeypatch.setattr(torch, name, watch(getattr(torch, name)))
+    small = {"n_estimators": 1, "max_iter": 2, "random_state": 0, "prior": PRIOR}
+    estimator = kind(**small).fit(THETA, X)
+    hook = register_module_forward_pre_hook(lambda *_: found.append(torch.get_num_threads()))
+    with hook:
+        for name, method in METHODS[kind].items():
+            found.clear()
+            method(estimator)
+            assert set(found) == {1}, name
 
 
 @given(n=st.integers(0, 50), size=st.integers(1, 20))

@@ -256,8 +256,9 @@ def _evaluate_few_points(
 @torch.no_grad()
 def embed_parameters(ensemble: Ensemble, z: NDArray[np.float64]) -> list[Tensor]:
     """Embed parameters z (n, p) with every member."""
-    like = ensemble.like
-    return [member.embed_parameters(to_tensor(z, like)) for member in ensemble.members]
+    z = to_tensor(z, ensemble.like)
+    with one_thread():
+        return [member.embed_parameters(z) for member in ensemble.members]
 
 
 def log_likelihood(
@@ -278,8 +279,7 @@ def log_likelihood(
         return np.stack(Likelihood.evaluate_each(likelihoods, each_z))
     if len(packed) == 1:
         return Likelihood(ensemble, maps, packed, None).evaluate(z)
-    with one_thread():
-        contexts = embed_parameters(ensemble, z)
+    contexts = embed_parameters(ensemble, z)
     y, log_ratio = maps.to_density(packed.points)
     x = to_tensor(y, contexts[0])
     owners, values = packed.owners(), np.empty(len(x))

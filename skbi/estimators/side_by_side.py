@@ -9,6 +9,7 @@ out does not depend on how many threads there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
@@ -40,7 +41,7 @@ class SideBySide:
     """
 
     def __init__(self, n_threads: int) -> None:
-        self.n_threads = n_threads
+        self.pool = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
 
     def __call__(
         self,
@@ -52,7 +53,7 @@ class SideBySide:
         weights = [[w for w in net.parameters() if w.requires_grad] for net in networks]
         tasks = [(compute, net, part) for net in networks for part in parts]
         record = torch.is_grad_enabled()
-        outputs = _Networks.apply(self.n_threads, tasks, weights, record, *chain(*weights))
+        outputs = _Networks.apply(self.pool, tasks, weights, record, *chain(*weights))
         n = len(parts)
         joined = [torch.cat(outputs[i * n : (i + 1) * n]) for i in range(len(networks))]
         return torch.stack(joined)
@@ -64,7 +65,7 @@ class _Networks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        n_threads: int,
+        pool: ThreadPoolExecutor | None,
         tasks: Sequence[tuple[Any, ...]],
         weights: Sequence[Sequence[Tensor]],
         record: bool,
@@ -74,8 +75,8 @@ class _Networks(torch.autograd.Function):
             with torch.set_grad_enabled(record):  # which holds for the calling thread only
                 return function(*arguments)
 
-        outputs = each_in_one_thread(compute, tasks, n_threads)
-        ctx.n_threads, ctx.outputs, ctx.weights = n_threads, outputs, weights
+        outputs = each_in_one_thread(compute, tasks, pool)
+        ctx.pool, ctx.outputs, ctx.weights = pool, outputs, weights
         return tuple(output.detach() for output in outputs)
 
     @staticmethod
@@ -83,7 +84,7 @@ class _Networks(torch.autograd.Function):
         n = len(ctx.outputs) // len(ctx.weights)
         pairs = zip(ctx.outputs, gradients, strict=True)
         tasks = [(output, ctx.weights[i // n], slope) for i, (output, slope) in enumerate(pairs)]
-        found = each_in_one_thread(_gradient, tasks, ctx.n_threads)
+        found = each_in_one_thread(_gradient, tasks, ctx.pool)
         summed = [
             [sum(g) for g in zip(*found[i : i + n], strict=True)] for i in range(0, len(found), n)
         ]

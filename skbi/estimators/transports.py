@@ -31,6 +31,7 @@ from skbi.estimators.summaries import (
     specify_summary,
 )
 from skbi.networks.vector_fields import VectorField
+from skbi.parallel import one_thread
 from skbi.preprocessing.compression import MAX_FEATURES
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import to_tensor
@@ -200,9 +201,10 @@ class TransportEstimator(AmortisedPosterior):
         self, X: Any, data: TrainingData, history: History, best_score: float | None
     ) -> None:
         super()._describe(X, data, history, best_score)
-        self.noise_scale_ = 1.0
-        self.n_steps_ = self._choose_n_steps(data)
-        self.noise_scale_ = self._choose_noise_scale(data)
+        with one_thread():
+            self.noise_scale_ = 1.0
+            self.n_steps_ = self._choose_n_steps(data)
+            self.noise_scale_ = self._choose_noise_scale(data)
 
     @torch.no_grad()
     def _choose_noise_scale(self, data: TrainingData) -> float:

@@ -79,7 +79,7 @@ class Indexer:
         self.starts = batch.sizes.cumsum(0) - batch.sizes
         if not ordered:
             owner = np.repeat(np.arange(len(batch)), batch.sizes.cpu())
-            order = np.lexsort((rng.random(len(owner)), owner))
+            order = np.argsort(owner + rng.random(len(owner)))
             points = batch.points[torch.as_tensor(order, device=batch.points.device)]
             self.batch = Batch(points, batch.sizes)
 
