@@ -176,7 +176,9 @@ class OrderedSummary:
             )
         features = FeatureMap.fit(packed, mask, asinh=True)
         points = features.forward(packed.points)
-        clock = _find_clock(points, packed.sizes) if packed.grid is None else (None, np.zeros(0))
+        clock: tuple[int | None, NDArray[np.float64]] = None, np.zeros(0)
+        if packed.grid is None:
+            clock = _find_clock(points[:, : features.n_features], packed.sizes)
         n_context = estimator.n_summary_features
         shape = order, packed.grid, features.width, *clock, n_context, theta.shape[1]
         z = ParameterMap.fit(estimator.prior, theta, flat_coordinates=True).forward(theta)[0]

@@ -327,3 +327,12 @@ def test_a_channel_that_never_falls_is_a_clock(ragged):
     assert gaps.min() < clocked.bounds[0] * scale < np.median(gaps) < clocked.bounds[-1] * scale
     assert found(values, np.tile(np.arange(30.0), (60, 1))).clock is None
     assert found(values, -times).clock is None
+
+
+def test_a_detector_that_fails_for_good_is_no_clock():
+    """Flags of missing entries never fall then, and their steps differ."""
+    values = np.random.default_rng(0).normal(size=(40, 30, 2))
+    for i, series in enumerate(values):
+        series[10 + i % 15 :, 1] = np.nan
+    npe = quick(NPEEstimator, summary="series", missing="mask").fit(THETA, values)
+    assert npe.summary_transformer_.clock is None
