@@ -18,7 +18,7 @@ from torch import Tensor
 from skbi.estimators.amortised import draw_in_parts
 from skbi.estimators.pairs import TrainingData
 from skbi.estimators.summaries import PosteriorMember
-from skbi.preprocessing.batches import Batch
+from skbi.preprocessing.batches import Batch, Indexer
 from skbi.preprocessing.location import Frame
 from skbi.preprocessing.maps import Maps
 from skbi.preprocessing.packed import Packed, to_tensor
@@ -127,13 +127,15 @@ def examples(
     z, log_det = maps.theta.forward(data.theta)
     if maps.X.mask and maps.compression is not None:
         return _MaskedExamples(training, data, maps, rng)
-    indexer = maps.indexer(data.X, like, rng)
     if maps.compression is None:
+        take = maps.indexer(data.X, like, rng).take
         z, log_det = to_tensor(z, like), to_tensor(log_det, like)
-        return lambda rows, fraction, _: (indexer.take(rows, fraction), z[rows], log_det[rows])
-    each_z, log_dets = _each(training.members, z, log_det, maps.read(data.X)[1], like)
+        return lambda rows, fraction, _: (take(rows, fraction), z[rows], log_det[rows])
+    batch, frame = maps.batch_and_frame(data.X, like)
+    take = Indexer(batch, rng).take
+    each_z, log_dets = _each(training.members, z, log_det, frame, like)
     return lambda rows, fraction, some: (
-        indexer.take(rows, fraction),
+        take(rows, fraction),
         each_z[:, rows][some],
         log_dets[:, rows][some],
     )

@@ -239,24 +239,18 @@ class Emulator:
 
     def __call__(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return f(w), (n, k)."""
-        return self._from_kernel(w, self.basis.kernel(w))
+        return self.basis.kernel(w) @ self.kernel_weights + self._linear(w)
 
     def value_and_slope(
         self, w: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return f(w) (n, k) and df/dw (n, k, p)."""
-        kernel, centres = self.basis.kernel(w), self.basis.centres
-        slope = np.empty((*self._shape(w), w.shape[1]))
-        for j, length in enumerate(self.basis.length_scales):
-            change = kernel * (centres[:, j] - w[:, j : j + 1]) / length**2
-            slope[:, :, j] = change @ self.kernel_weights + self.linear_weights[1 + j]
-        return self._from_kernel(w, kernel), slope
+        products = self.basis.centres.T[:, :, None] * self.kernel_weights  # c_j times the weights
+        weights = np.hstack([self.kernel_weights, *products])
+        value, *means = np.split(self.basis.kernel(w) @ weights, 1 + len(products), axis=1)
+        slope = np.stack(means, axis=2) - value[:, :, None] * w[:, None]  # sum_c (c - w) k(w, c)
+        slope = slope / self.basis.length_scales**2 + self.linear_weights[1:].T
+        return value + self._linear(w), slope
 
-    def _from_kernel(
-        self, w: NDArray[np.float64], kernel: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        linear = self.linear_weights[0] + w @ self.linear_weights[1:]
-        return kernel @ self.kernel_weights + linear
-
-    def _shape(self, w: NDArray[np.float64]) -> tuple[int, int]:
-        return len(w), self.kernel_weights.shape[1]
+    def _linear(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.linear_weights[0] + w @ self.linear_weights[1:]

@@ -23,7 +23,8 @@ from skbi.preprocessing.emulator import Emulator
 __all__ = ["Frame", "Location", "join_frames"]
 
 _N_CANDIDATES = 2000  # training parameters, the best of which is where the steps start
-_N_STEPS = 15
+_N_STEPS = 15  # at most, fewer if
+_LEAST_GAIN = 1e-8  # in the sum of squares is less than a step promises
 _MAX_NUMBERS = 2**22  # in an array of slopes at one time
 _FURTHEST = 10.0  # standard deviations that a score counts
 _MIN_VARIANCE = 1e-12  # of the noise, where y is of about unit scale or larger
@@ -175,21 +176,22 @@ class Location:
         w, damping = self._start(y, weights), np.full((len(y), 1), _DAMPING)
         error, slope = self._errors(w, y, weights)
         loss = self._loss(w, error)
+        going = np.arange(len(y))  # rows whose steps still gain something
         for _ in range(_N_STEPS):
-            precision = self._precision(slope)
-            downhill = np.einsum("nkp,nk->np", slope, error) - self.prior_precision * w
-            damped = precision.copy()
-            damped[:, range(p), range(p)] *= 1 + damping
+            damped = self._precision(slope[going])
+            downhill = np.einsum("nkp,nk->np", slope[going], error[going])
+            downhill -= self.prior_precision * w[going]
+            damped[:, range(p), range(p)] *= 1 + damping[going]
             step = np.linalg.solve(damped, downhill[:, :, None])[:, :, 0]
-            tried = np.clip(w + step, self.low, self.high)
-            error_tried, slope_tried = self._errors(tried, y, weights)
-            loss_tried = self._loss(tried, error_tried)
-            better = loss_tried < loss
-            for old, new in ((w, tried), (error, error_tried), (slope, slope_tried)):
-                old[better] = new[better]
-            loss = np.where(better, loss_tried, loss)
-            damping *= np.where(better, _LESS_DAMPING, _MORE_DAMPING)[:, None]
-            damping = np.clip(damping, *_DAMPING_RANGE)
+            tried = np.clip(w[going] + step, self.low, self.high)
+            found = tried, *self._errors(tried, y[going], weights[going])
+            loss_tried = self._loss(*found[:2])
+            better = loss_tried < loss[going]
+            for old, new in zip((w, error, slope, loss), (*found, loss_tried), strict=True):
+                old[going[better]] = new[better]
+            change = np.where(better, _LESS_DAMPING, _MORE_DAMPING)[:, None]
+            damping[going] = np.clip(damping[going] * change, *_DAMPING_RANGE)
+            going = going[(step * downhill).sum(axis=1) > _LEAST_GAIN]
         # noise that is larger than expected, or a w far from the best, leaves more open
         excess = np.maximum(1, loss / (weights.sum(axis=1) + p))
         return w, self._precision(slope) / excess[:, None, None], loss

@@ -234,10 +234,14 @@ class Maps:
 
     def batch(self, X: Packed, like: Tensor) -> Batch:
         """Return observations as the networks read them, with the type and device of ``like``."""
+        return self.batch_and_frame(X, like)[0]
+
+    def batch_and_frame(self, X: Packed, like: Tensor) -> tuple[Batch, Frame | None]:
+        """Return what `batch` does, and the emulator's frame."""
         columns, frame = self.read(X)
         if self.with_frames:
             columns = np.hstack([columns, frame.columns])
-        return X.tensors(columns, like)
+        return X.tensors(columns, like), frame
 
     def indexer(self, X: Packed, like: Tensor, rng: np.random.Generator) -> Indexer | MappedIndexer:
         """Return what takes minibatches of X, by index, as the networks read them.
