@@ -32,10 +32,10 @@ from skbi.training.loop import History, TrainingPlan
 
 __all__ = ["LearnsFromMadePairs"]
 
-_N_GOING_ON = 2  # members that learn from made pairs
 _EPOCHS = 0.5  # on made pairs, over those before
-_READINGS = 5.0  # of every pair, in all of these epochs
-_LEARNING_RATE = 4e-3  # if it is "auto": lower than that of networks that know nothing
+_READINGS = 10.0  # of every pair, in all of these epochs
+_BATCH_FACTOR = 2 * SMALL_BATCHES
+_LEARNING_RATE = 6e-3  # if it is "auto": lower than that of networks that know nothing
 _AUTO = 50.0  # made pairs for each training pair, of "auto"
 
 
@@ -62,8 +62,8 @@ class LearnsFromMadePairs(BaseSBIEstimator):
         if not n_made or history.interrupted:
             return members, history, score
         made = self._with_made_pairs(data, n_made, rng)
-        leaders = sorted(members, key=lambda member: -float(member.log_weight))[:_N_GOING_ON]
-        made = replace(made, fitted=tuple(leaders))
+        leader = max(members, key=lambda member: float(member.log_weight))
+        made = replace(made, fitted=(leader,))
         others, further, other_score = super()._train(architecture, made, maps, rng)
         if other_score > score:
             return others, history.followed_by(further), other_score
@@ -115,9 +115,8 @@ class LearnsFromMadePairs(BaseSBIEstimator):
         )
 
     def _plan_on_made_pairs(self, data: TrainingData, **options: Any) -> TrainingPlan:
-        n_members = len(data.fitted)
-        options |= {"batch_factor": SMALL_BATCHES, "learning_rate": _LEARNING_RATE}
-        plan = plan_training(self, data, n_members=n_members, **options)
+        options |= {"batch_factor": _BATCH_FACTOR, "learning_rate": _LEARNING_RATE}
+        plan = plan_training(self, data, n_members=len(data.fitted), **options)
         epochs = math.ceil(_EPOCHS * plan.max_iter)
         share = min(1.0, _READINGS / epochs)
         return replace(plan, max_iter=epochs, n_iter_no_change=epochs, epoch_share=share)

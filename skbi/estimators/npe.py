@@ -101,10 +101,10 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
     n_summary_features : int, default=32
         Width of the `DeepSet` of sets, and of what convolutions of series or images give.
     augment : float or "auto", default=0
-        Pairs that a likelihood, learnt from the training pairs, makes for each of them. From
-        simulated and made pairs training then goes on, and what it comes to is kept if the
-        validation pairs, which the likelihood has not seen, are more probable under it. That takes
-        four to five times as long again, and pays where posteriors have several modes or are
+        Pairs that a likelihood, learnt from the training pairs, makes for each of them. The best
+        member then goes on to learn from simulated and made pairs, and takes the ensemble's place
+        if the validation pairs, which the likelihood has not seen, are more probable under it. That
+        takes four to five times as long again, and pays where posteriors have several modes or are
         narrow and curved. Vectors only, without ``missing="mask"``. "auto" is 50 for vectors of
         less than 16 features, and otherwise 0.
     n_estimators : int or "auto", default="auto"
