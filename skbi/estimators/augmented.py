@@ -33,7 +33,8 @@ from skbi.training.loop import History, TrainingPlan
 __all__ = ["LearnsFromMadePairs"]
 
 _EPOCHS = 0.5  # on made pairs, over those before
-_READINGS = 10.0  # of every pair, in all of these epochs
+_READINGS = 10.0  # of every pair, in all of these epochs, shared by the members
+_MANY_PAIRS = 5000  # simulated ones, from which on one member does instead of two
 _BATCH_FACTOR = 2 * SMALL_BATCHES
 _LEARNING_RATE = 6e-3  # if it is "auto": lower than that of networks that know nothing
 _AUTO = 50.0  # made pairs for each training pair, of "auto"
@@ -62,14 +63,16 @@ class LearnsFromMadePairs(BaseSBIEstimator):
         if not n_made or history.interrupted:
             return members, history, score
         made = self._with_made_pairs(data, n_made, rng)
-        leader = max(members, key=lambda member: float(member.log_weight))
-        made = replace(made, fitted=(leader,))
+        leaders = sorted(members, key=lambda member: -float(member.log_weight))
+        n_going_on = 1 if len(data.theta) >= _MANY_PAIRS else 2
+        made = replace(made, fitted=tuple(leaders[:n_going_on]))
         others, further, other_score = super()._train(architecture, made, maps, rng)
-        if other_score > score:
+        if further.has_improved and other_score > score:
             return others, history.followed_by(further), other_score
         warnings.warn(
-            f"Pairs made by a likelihood did not help (validation score {score:.3f} without and "
-            f"{other_score:.3f} with them), and are not used. augment=0 takes less time.",
+            "Pairs made by a likelihood did not help: validation pairs, whose mean log probability "
+            f"is {score:.3f}, are no more probable with them. They are not used; augment=0 takes "
+            "less time.",
             stacklevel=3,
         )
         return members, history, score
@@ -118,7 +121,7 @@ class LearnsFromMadePairs(BaseSBIEstimator):
         options |= {"batch_factor": _BATCH_FACTOR, "learning_rate": _LEARNING_RATE}
         plan = plan_training(self, data, n_members=len(data.fitted), **options)
         epochs = math.ceil(_EPOCHS * plan.max_iter)
-        share = min(1.0, _READINGS / epochs)
+        share = min(1.0, _READINGS / len(data.fitted) / epochs)
         return replace(plan, max_iter=epochs, n_iter_no_change=epochs, epoch_share=share)
 
     def _check_pairs(

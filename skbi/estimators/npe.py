@@ -102,11 +102,11 @@ class NPEEstimator(LearnsFromMadePairs, AmortisedPosterior, DensityEstimator):
         Width of the `DeepSet` of sets, and of what convolutions of series or images give.
     augment : float or "auto", default=0
         Pairs that a likelihood, learnt from the training pairs, makes for each of them. The best
-        member then goes on to learn from simulated and made pairs, and takes the ensemble's place
-        if the validation pairs, which the likelihood has not seen, are more probable under it. That
-        takes four to five times as long again, and pays where posteriors have several modes or are
-        narrow and curved. Vectors only, without ``missing="mask"``. "auto" is 50 for vectors of
-        less than 16 features, and otherwise 0.
+        two members, or the best one from 5,000 pairs on, then go on to learn from simulated and
+        made pairs, and take the ensemble's place if the validation pairs, which the likelihood has
+        not seen, are more probable under them. That takes four to five times as long again, and
+        pays where posteriors have several modes or are narrow and curved. Vectors only, without
+        ``missing="mask"``. "auto" is 50 for vectors of less than 16 features, and otherwise 0.
     n_estimators : int or "auto", default="auto"
         Members of an ensemble, trained together from different initial weights; the posterior is
         their mixture, weighted by the likelihood of the validation pairs. Their shrinkage differs,

@@ -97,6 +97,8 @@ class History:
         Mean validation score of each epoch, minus the loss; empty without validation rows.
     best_scores : list of float
         The best score of each member, or that of its start.
+    has_improved : bool
+        Whether a member scores better than where training started; False without validation rows.
     interrupted : bool
         Whether the user stopped training.
     has_diverged : bool
@@ -106,6 +108,7 @@ class History:
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     best_scores: list[float] = field(default_factory=list)
+    has_improved: bool = False
     interrupted: bool = False
     has_diverged: bool = False
 
@@ -167,6 +170,7 @@ def train(
         If the loss is no longer finite.
     """
     run = _Run(module, weights, objective, rows, validation_rows, plan, rng)
+    start = run.best_scores.clone()
     options = {"disable": True} if progress is None else progress
     bar = tqdm(range(plan.max_iter), unit="epoch", **options)
     try:
@@ -185,6 +189,7 @@ def train(
         module.eval()
     history = run.history
     history.best_scores = run.best_scores.tolist()
+    history.has_improved = bool((run.best_scores > start).any())
     rise = history.loss_curve[-1] - history.loss_curve[0]
     comparable = plan.set_fraction(0) == 1 and history.n_iter >= _MIN_EPOCHS
     least = max(_MIN_RISE, _MIN_RELATIVE_RISE * abs(history.loss_curve[0]))

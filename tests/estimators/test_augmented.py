@@ -80,8 +80,12 @@ def test_training_goes_on_from_simulated_pairs_and_validates_no_worse():
     assert augmented.best_validation_score_ > plain.best_validation_score_
 
 
-def test_pairs_that_do_not_help_are_not_used(monkeypatch):
-    """Here theta of made pairs has nothing to do with X."""
+@pytest.mark.parametrize("max_iter", [4, 10])
+def test_pairs_that_do_not_help_are_not_used(monkeypatch, max_iter):
+    """Here theta of made pairs has nothing to do with X.
+
+    Nor are the members that were to learn from them used alone, however they score.
+    """
     make = NPEEstimator._with_made_pairs
 
     def spoil(self, data, n_made, rng):
@@ -91,11 +95,28 @@ def test_pairs_that_do_not_help_are_not_used(monkeypatch):
 
     monkeypatch.setattr(NPEEstimator, "_with_made_pairs", spoil)
     theta, X = pairs(500, 0)
-    plain = NPEEstimator(**SMALL).fit(theta, X)
+    options = {**SMALL, "max_iter": max_iter}
+    plain = NPEEstimator(**options).fit(theta, X)
     with pytest.warns(UserWarning, match="did not help"):
-        spoilt = NPEEstimator(augment=5, **SMALL).fit(theta, X)
+        spoilt = NPEEstimator(augment=5, **options).fit(theta, X)
     np.testing.assert_array_equal(spoilt.log_prob(theta, X), plain.log_prob(theta, X))
     assert spoilt.best_validation_score_ == plain.best_validation_score_
+
+
+@pytest.mark.filterwarnings("ignore:Pairs made")  # so short a training may not help
+@pytest.mark.parametrize(("many", "n_members"), [(101, 2), (100, 1)])
+def test_one_member_learns_from_many_pairs_and_two_from_few(monkeypatch, many, n_members):
+    plans, plan = [], NPEEstimator._plan_on_made_pairs
+
+    def keep_plan(self, data, **options):
+        plans.append(plan(self, data, **options))
+        return plans[-1]
+
+    monkeypatch.setattr("skbi.estimators.augmented._MANY_PAIRS", many)
+    monkeypatch.setattr(NPEEstimator, "_plan_on_made_pairs", keep_plan)
+    NPEEstimator(augment=1, **{**SMALL, "max_iter": 40}).fit(*pairs(100, 0))
+    assert {each.n_members for each in plans} == {n_members}
+    assert {each.epoch_share * each.max_iter for each in plans} == {10 / n_members}
 
 
 def test_auto_makes_none_of_sets_and_says_so():

@@ -99,6 +99,7 @@ def test_the_best_weights_come_back():
     history = run(module, loss, replace(learning_rate=1.0), VALIDATION)
     score = -mean_loss(loss, VALIDATION)
     assert history.best_scores == [max(history.validation_scores)] == [pytest.approx(score)]
+    assert history.has_improved
     assert not module.training
 
 
@@ -109,6 +110,7 @@ def test_a_start_that_is_never_beaten_comes_back():
     history = run(module, loss, replace(learning_rate=1.0, max_iter=3), VALIDATION)
     assert torch.equal(module.weight, start)
     assert history.best_scores[0] > max(history.validation_scores)
+    assert not history.has_improved
 
 
 def test_it_stops_once_the_score_has_not_improved_for_n_iter_no_change_epochs():
