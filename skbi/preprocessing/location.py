@@ -23,8 +23,8 @@ from skbi.preprocessing.emulator import Emulator
 __all__ = ["Frame", "Location", "join_frames"]
 
 _N_CANDIDATES = 2000  # training parameters, the best of which is where the steps start
-_N_STEPS = 15  # at most, fewer if
-_LEAST_GAIN = 1e-8  # in the sum of squares is less than a step promises
+_N_STEPS = 15  # at most
+_LEAST_GAIN = 1e-8  # in the sum of squares, that a step must promise for another to follow
 _MAX_NUMBERS = 2**22  # in an array of slopes at one time
 _FURTHEST = 10.0  # standard deviations that a score counts
 _MIN_VARIANCE = 1e-12  # of the noise, where y is of about unit scale or larger
